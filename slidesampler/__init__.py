@@ -1,0 +1,1 @@
+"""Sample training windows, with masks, from gigapixel images."""

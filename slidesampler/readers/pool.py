@@ -1,0 +1,147 @@
+"""A bounded pool of open readers that no two threads and no two processes ever share.
+
+A reader is *leased*: taken out of the pool for one read, put back after it. While it is out nobody else can
+have it, so a handle is never used by two threads at once, which is what GDAL asks for. Handles are not tied to
+threads for good: a training job that makes and ends threads would otherwise keep the handles of the dead ones.
+Idle handles beyond ``max_open`` are closed, longest unused first.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from slidesampler.readers.base import Reader
+
+__all__ = ["ReaderPool"]
+
+#: Handles that a forked child inherited. They are kept, never used and never closed: closing them runs code of
+#: libraries whose locks another thread of the parent may have held at the moment of the fork.
+_INHERITED: list[Any] = []
+
+
+class ReaderPool:
+    """Lends open readers, one borrower at a time.
+
+    Parameters
+    ----------
+    open_reader : callable
+        Takes a hashable spec and returns an open :class:`Reader`. Must be picklable if the pool is.
+    max_open : int
+        How many idle readers are kept. Readers on loan come on top: at most one a thread.
+
+    Examples
+    --------
+    >>> from slidesampler.readers.array import ArrayReader
+    >>> import numpy as np
+    >>> pool = ReaderPool(lambda spec: ArrayReader(np.zeros((4, 4, 3), np.uint8)), max_open=2)
+    >>> with pool.lease("a") as reader:
+    ...     reader.shape
+    (4, 4, 3)
+    """
+
+    def __init__(self, open_reader: Callable[[Any], Reader], max_open: int = 32) -> None:
+        if max_open < 1:
+            raise ValueError(f"max_open must be at least 1, got {max_open}")
+        self._open_reader = open_reader
+        self.max_open = max_open
+        self._reset()
+
+    def _reset(self) -> None:
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+        # Oldest first. One spec may have several idle readers, so the key also holds a serial number.
+        self._idle: OrderedDict[tuple[Hashable, int], Reader] = OrderedDict()
+        self._by_spec: dict[Hashable, list[int]] = {}
+        self._serial = 0
+        self.opened = 0
+
+    @contextmanager
+    def lease(self, spec: Hashable) -> Iterator[Reader]:
+        """Lend a reader of ``spec`` for the body of a ``with`` block.
+
+        A body that raises gets its reader closed rather than put back, since a failed read may have left it in
+        a bad state.
+        """
+        if self._pid != os.getpid():
+            self._abandon()
+        reader = self._take(spec)
+        if reader is None:
+            reader = self._open_reader(spec)
+            self.opened += 1
+        pid = self._pid
+        try:
+            yield reader
+        except BaseException:
+            reader.close()
+            raise
+        # A fork inside the body: this copy belongs to the parent.
+        if pid == os.getpid():
+            self._give_back(spec, reader)
+        else:
+            _INHERITED.append(reader)
+
+    @property
+    def idle(self) -> int:
+        """How many readers are open and not on loan."""
+        return len(self._idle)
+
+    def discard(self, spec: Hashable) -> None:
+        """Close the idle readers of one spec."""
+        while (reader := self._take(spec)) is not None:
+            reader.close()
+
+    def close(self) -> None:
+        """Close every idle reader. The pool can still be used: readers are opened again at need."""
+        if self._pid != os.getpid():
+            self._abandon()
+            return
+        with self._lock:
+            readers = list(self._idle.values())
+            self._idle.clear()
+            self._by_spec.clear()
+        for reader in readers:
+            reader.close()
+
+    def _take(self, spec: Hashable) -> Reader | None:
+        with self._lock:
+            serials = self._by_spec.get(spec)
+            if not serials:
+                return None
+            serial = serials.pop()
+            if not serials:
+                del self._by_spec[spec]
+            return self._idle.pop((spec, serial))
+
+    def _give_back(self, spec: Hashable, reader: Reader) -> None:
+        surplus = []
+        with self._lock:
+            self._serial += 1
+            self._idle[spec, self._serial] = reader
+            self._by_spec.setdefault(spec, []).append(self._serial)
+            while len(self._idle) > self.max_open:
+                (old_spec, serial), old = self._idle.popitem(last=False)
+                serials = self._by_spec[old_spec]
+                serials.remove(serial)
+                if not serials:
+                    del self._by_spec[old_spec]
+                surplus.append(old)
+        for old in surplus:
+            old.close()
+
+    def _abandon(self) -> None:
+        # The lock may have been held by another thread of the parent when it forked: a new one is made.
+        _INHERITED.extend(self._idle.values())
+        self._reset()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"open_reader": self._open_reader, "max_open": self.max_open}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._open_reader = state["open_reader"]
+        self.max_open = state["max_open"]
+        self._reset()
