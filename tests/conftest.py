@@ -1,0 +1,23 @@
+"""What every room's tests may ask for."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+#: Where the real slide is looked for when SLIDESAMPLER_TEST_SLIDE does not say: beside the checkout.
+SHARED_SLIDE = Path(__file__).resolve().parents[2] / "shared" / "data" / "CMU-1-Small-Region.svs"
+
+
+@pytest.fixture(scope="session")
+def real_slide() -> Path:
+    """A real slide: OpenSlide's CMU-1-Small-Region.svs, 2220 x 2967 pixels, JPEG tiles of 240 pixels."""
+    named = os.environ.get("SLIDESAMPLER_TEST_SLIDE")
+    path = Path(named) if named else SHARED_SLIDE
+    if not path.is_file():
+        if named:
+            pytest.fail(f"SLIDESAMPLER_TEST_SLIDE names {path}, which is not there")
+        pytest.skip(f"no real slide at {path}; set SLIDESAMPLER_TEST_SLIDE to CMU-1-Small-Region.svs")
+    return path
