@@ -36,8 +36,9 @@ PadMode = Literal["constant", "reflect", "edge", "symmetric"]
 SIZE_NOISE_PX = 1e-4
 #: A start within this many pixels of an integer is that integer: 0.1 * 3 - 0.3 is 0, not -1.
 START_NOISE_PX = 1e-6
-#: A label pyramid is halved until its longer side is at most this many pixels.
-LABEL_TOP_PX = 128
+#: A label pyramid is halved until its longer side is at most this many pixels: the largest tile a cache may
+#: have, so that every label level has an image level of the same downsample, whatever the tile.
+LABEL_TOP_PX = 512
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -240,7 +241,7 @@ def choose_level(downsamples: Sequence[float], wanted: float) -> int:
 
 
 def label_level_downsamples(height: int, width: int) -> tuple[int, ...]:
-    """Return the downsamples of an image's label pyramid: 1, 2, 4 ... until the longer side is at most 128.
+    """Return the downsamples of an image's label pyramid: 1, 2, 4 ... until the longer side is at most 512.
 
     It depends on the image alone (not on tile or codec), so a mask read from a label layer and a mask
     rasterised on the fly sample the very same level-0 pixels.

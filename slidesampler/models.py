@@ -124,15 +124,23 @@ class Level:
         """Return the level of ``shape`` in a pyramid over ``base_shape``, both ``(height, width)``.
 
         A ratio that rounding of the level's size explains is taken for the whole number it came from: 2967
-        rows halved are 1484 rows, each of 2 rows (the last one cut off), not of 1.9993.
+        rows halved are 1484 rows, each of 2 rows (the last one cut off), not of 1.9993. The longer side says
+        which number, since a side of few pixels is explained by several.
+
+        Examples
+        --------
+        >>> Level.of((2967, 9), (742, 3)).downsample
+        (4.0, 4.0)
         """
-
-        def ratio(full: int, reduced: int) -> float:
-            exact = full / reduced
-            whole = max(1, round(exact))
-            return float(whole) if reduced in (full // whole, -(-full // whole)) else exact
-
-        return cls(shape[0], shape[1], (ratio(base_shape[0], shape[0]), ratio(base_shape[1], shape[1])))
+        axis = 0 if base_shape[0] >= base_shape[1] else 1
+        whole = max(1, round(base_shape[axis] / shape[axis]))
+        explained = all(
+            reduced in (max(full // whole, 1), -(-full // whole))
+            for full, reduced in zip(base_shape, shape, strict=True)
+        )
+        if explained:
+            return cls(*shape, (float(whole), float(whole)))
+        return cls(*shape, (base_shape[0] / shape[0], base_shape[1] / shape[1]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,269 @@
+"""Windows of pixels, padded and resampled, from any reader. The one place where level 0 becomes output."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slidesampler.errors import TargetError
+from slidesampler.geometry import (
+    Window,
+    area_bounds,
+    choose_level,
+    label_level_downsamples,
+    lattice_indices,
+    pad_indices,
+)
+from slidesampler.models import Level
+from slidesampler.readers.base import Reader
+from slidesampler.resample import area_mean, cast_pixels
+from slidesampler.target import Padding
+
+__all__ = ["View", "read_labels", "read_pixels", "read_valid", "view_window"]
+
+#: A window that touches more than this is read in bands: memory is bounded by the output, not the input.
+BLOCK_BYTES = 64 * 2**20
+
+
+class View(NamedTuple):
+    """Where the pixels of an output lie on an image.
+
+    An output pixel is *inside* where its centre is inside the image. Labels and valid masks show, for each
+    output pixel inside, one level-0 pixel: ``ys[i], xs[j]``, the same whether it comes from a stored pyramid or
+    is computed on the spot.
+    """
+
+    window: Window
+    size: tuple[int, int]
+    #: Output rows and columns that are inside (possibly empty slices).
+    rows: slice
+    cols: slice
+    #: Label level's downsample, and that level's pixel for each row and column inside.
+    label_downsample: int
+    label_rows: NDArray[np.int64]
+    label_cols: NDArray[np.int64]
+    #: Level-0 pixel for each row and column inside.
+    ys: NDArray[np.int64]
+    xs: NDArray[np.int64]
+
+    @property
+    def empty(self) -> bool:
+        """Whether no output pixel is inside the image."""
+        return len(self.ys) == 0 or len(self.xs) == 0
+
+    @property
+    def full(self) -> bool:
+        """Whether every output pixel is inside the image."""
+        return (len(self.ys), len(self.xs)) == self.size
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """Level-0 pixels per output pixel, ``(y, x)``."""
+        return self.window.height / self.size[0], self.window.width / self.size[1]
+
+
+def view_window(window: Window, size: tuple[int, int], image_shape: tuple[int, int]) -> View:
+    """Return how an output of ``size`` over ``window`` lies on an image of ``(height, width)``."""
+    height, width = image_shape
+    downsamples = label_level_downsamples(height, width)
+    scale = min(window.height / size[0], window.width / size[1])
+    label_downsample = downsamples[choose_level(downsamples, scale)]
+    rows, label_rows, ys = _axis_view(window.y, window.height, size[0], height, label_downsample)
+    cols, label_cols, xs = _axis_view(window.x, window.width, size[1], width, label_downsample)
+    return View(window, size, rows, cols, label_downsample, label_rows, label_cols, ys, xs)
+
+
+def _axis_view(
+    start: int, extent: int, size: int, length: int, downsample: int
+) -> tuple[slice, NDArray[np.int64], NDArray[np.int64]]:
+    if extent == size and downsample == 1:
+        lo, hi = min(max(-start, 0), size), max(min(length - start, size), 0)
+        inside = slice(lo, max(lo, hi))
+        pixels = np.arange(start + inside.start, start + inside.stop, dtype=np.int64)
+        return inside, pixels, pixels
+    centres = lattice_indices(start, extent, size, 1)
+    lo, hi = (int(v) for v in np.searchsorted(centres, (0, length)))
+    inside = slice(lo, max(lo, hi))
+    index = lattice_indices(start, extent, size, downsample)[inside]
+    return inside, index, np.minimum(index * downsample + downsample // 2, length - 1)
+
+
+def read_pixels(
+    reader: Reader,
+    view: View,
+    padding: Padding,
+    channels: tuple[int, ...] | None = None,
+    out: NDArray[Any] | None = None,
+) -> NDArray[Any]:
+    """Return the pixels of a view in the reader's dtype, ``(H, W, C)``.
+
+    The coarsest level that is not coarser than the output is read, and averaged over the ground of each output
+    pixel where the two do not coincide. Padding never mixes into real pixels when it is constant: the mean is
+    then over the part of an output pixel that is inside the image.
+
+    Parameters
+    ----------
+    reader : Reader
+    view : View
+    padding : Padding
+        For output pixels that are not inside.
+    channels : tuple of int, optional
+    out : ndarray, optional
+        Filled and returned.
+    """
+    count = reader.shape[2] if channels is None else len(channels)
+    shape = (*view.size, count)
+    image = np.empty(shape, reader.dtype) if out is None else out
+    level = choose_level([max(item.downsample) for item in reader.levels], min(view.scale))
+    exact = _level_window(view, reader.levels[level])
+    if exact is not None and view.full and _contains(reader.levels[level], exact):
+        return reader.read(exact, level, channels=channels, out=image)
+    if padding.mode == "constant":
+        if not view.full:
+            image[...] = _constant(padding, count, reader.dtype)
+        if not view.empty:
+            part = image[view.rows, view.cols]
+            if exact is not None:
+                window = exact.shift(view.rows.start, view.cols.start)
+                inside = Window(window.y, window.x, *part.shape[:2])
+                if _contains(reader.levels[level], inside):
+                    reader.read(inside, level, channels=channels, out=part)
+                    return image
+            part[...] = _read_area(reader, view, level, channels, None)
+        return image
+    if exact is not None:
+        height, width = _inside_extent(reader, level)
+        rows = pad_indices(exact.y, exact.y1, height, padding.mode)
+        cols = pad_indices(exact.x, exact.x1, width, padding.mode)
+        pixel_bytes = _pixel_bytes(reader, channels)
+        image[...] = _gather(lambda w: reader.read(w, level, channels=channels), rows, cols, pixel_bytes)
+    else:
+        image[...] = _read_area(reader, view, level, channels, padding)
+    return image
+
+
+def _level_window(view: View, level: Level) -> Window | None:
+    """Return the view as a window of the level where pixel and output grid coincide, else None."""
+    if view.scale != level.downsample:
+        return None
+    dy, dx = level.downsample
+    y, x = view.window.y / dy, view.window.x / dx
+    if not (y.is_integer() and x.is_integer()):
+        return None
+    return Window(int(y), int(x), *view.size)
+
+
+def _contains(level: Level, window: Window) -> bool:
+    return Window(0, 0, level.height, level.width).contains(window)
+
+
+def _inside_extent(reader: Reader, level: int) -> tuple[int, int]:
+    """Return the level's size without a last row or column whose centre is outside the image."""
+
+    def centred(length: int, downsample: float, size: int) -> int:
+        return min(size, max(1, int(np.ceil(length / downsample - 0.5))))
+
+    here = reader.levels[level]
+    return (
+        centred(reader.shape[0], here.downsample[0], here.height),
+        centred(reader.shape[1], here.downsample[1], here.width),
+    )
+
+
+def _constant(padding: Padding, count: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    value = np.asarray(padding.value)
+    if value.size not in (1, count):
+        raise TargetError(f"padding has {value.size} values, but the image read has {count} channels")
+    return cast_pixels(value, dtype)
+
+
+def _gather(
+    read: Callable[[Window], NDArray[Any]],
+    rows: NDArray[np.int64],
+    cols: NDArray[np.int64],
+    pixel_bytes: int,
+) -> NDArray[Any]:
+    """Return the pixels at ``rows`` x ``cols``, read as rectangles of bounded size that hold them all."""
+    x, x1 = int(cols.min()), int(cols.max()) + 1
+    reach = int(rows.max()) - int(rows.min()) + 1
+    step = max(1, BLOCK_BYTES * len(rows) // (reach * (x1 - x) * pixel_bytes))
+    parts = []
+    for start in range(0, len(rows), step):
+        some = rows[start : start + step]
+        y = int(some.min())
+        block = read(Window(y, x, int(some.max()) - y + 1, x1 - x))
+        parts.append(block[(some - y)[:, None], (cols - x)[None, :]])
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _pixel_bytes(reader: Reader, channels: tuple[int, ...] | None) -> int:
+    return reader.dtype.itemsize * (reader.shape[2] if channels is None else len(channels))
+
+
+def _read_area(
+    reader: Reader, view: View, level: int, channels: tuple[int, ...] | None, padding: Padding | None
+) -> NDArray[Any]:
+    """Area-average the inside of a view, or where a padding is given all of it, padded that way first."""
+    here = reader.levels[level]
+    edges_y = area_bounds(view.window.y, view.window.height, view.size[0], here.downsample[0])
+    edges_x = area_bounds(view.window.x, view.window.width, view.size[1], here.downsample[1])
+    if padding is None:
+        edges_y = np.clip(edges_y[view.rows.start : view.rows.stop + 1], 0, here.height)
+        edges_x = np.clip(edges_x[view.cols.start : view.cols.stop + 1], 0, here.width)
+    x0, x1 = int(np.floor(edges_x[0])), int(np.ceil(edges_x[-1]))
+    pixel_bytes = _pixel_bytes(reader, channels)
+    # An image without overviews is read in bands: its thumbnail must not need all of it in memory.
+    band_bytes = (edges_y[-1] - edges_y[0]) / (len(edges_y) - 1) * (x1 - x0) * pixel_bytes
+    step = max(1, int(BLOCK_BYTES / band_bytes))
+    parts = []
+    for start in range(0, len(edges_y) - 1, step):
+        edges = edges_y[start : start + step + 1]
+        y0, y1 = int(np.floor(edges[0])), int(np.ceil(edges[-1]))
+        if padding is None:
+            block = reader.read(Window(y0, x0, y1 - y0, x1 - x0), level, channels=channels)
+        else:
+            rows = pad_indices(y0, y1, here.height, padding.mode)
+            cols = pad_indices(x0, x1, here.width, padding.mode)
+            block = _gather(lambda w: reader.read(w, level, channels=channels), rows, cols, pixel_bytes)
+        parts.append(cast_pixels(area_mean(block, edges - y0, edges_x - x0), reader.dtype))
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def read_valid(reader: Reader, view: View) -> NDArray[np.bool_]:
+    """Return which output pixels are real: inside the image and valid where the reader has a valid mask.
+
+    Exact (the level-0 pixel ``ys[i], xs[j]``) for cache entries, whose valid mask is reduced by picking these
+    very pixels, and for any source at full resolution; for a source whose own overviews are read in place it is
+    the nearest pixel of that overview.
+    """
+    valid = np.zeros(view.size, np.bool_)
+    if view.empty:
+        return valid
+    if not reader.has_valid:
+        valid[view.rows, view.cols] = True
+        return valid
+    level = choose_level([max(item.downsample) for item in reader.levels], view.label_downsample)
+    here = reader.levels[level]
+    rows = np.minimum((view.ys / here.downsample[0]).astype(np.int64), here.height - 1)
+    cols = np.minimum((view.xs / here.downsample[1]).astype(np.int64), here.width - 1)
+    valid[view.rows, view.cols] = _gather(lambda w: reader.read_valid(w, level), rows, cols, 1)
+    return valid
+
+
+def read_labels(reader: Reader, view: View) -> NDArray[Any]:
+    """Return the label pixels of the part of a view that is inside, ``(len(ys), len(xs))``.
+
+    Parameters
+    ----------
+    reader : Reader
+        One channel. Where it has no level of the view's label downsample, level 0 is read.
+    view : View
+        Not empty.
+    """
+    wanted = float(view.label_downsample)
+    exact = [i for i, item in enumerate(reader.levels) if item.downsample == (wanted, wanted)]
+    level, rows, cols = (exact[0], view.label_rows, view.label_cols) if exact else (0, view.ys, view.xs)
+    return _gather(lambda w: reader.read(w, level), rows, cols, _pixel_bytes(reader, None))[..., 0]
