@@ -77,6 +77,13 @@ def describe() -> str:
     return ""
 
 
+def versions() -> str:
+    """Print the versions that matter, in one line."""
+    names = ("slidesampler", "GDAL", "numpy", "torch")
+    print(", ".join(f"{name} {_version(name)}" for name in names), f"(Python {platform.python_version()})")
+    return ""
+
+
 def opencv() -> str:
     """Whether at most one OpenCV is installed: two share the folder cv2 and break each other."""
     found = [name for name in OPENCV if _version(name)]
@@ -118,10 +125,9 @@ def cpu_build(report: str) -> str:
         metadata = item["metadata"]
         if metadata["name"] != "torch":
             continue
-        # Builds for one accelerator say so in their version; those of the public index say it by what they need.
-        needs = [
-            line for line in metadata.get("requires_dist", []) if line.startswith(("nvidia", "cuda", "triton"))
-        ]
+        # A build says what it is for in its version; one of the public index only by what it needs.
+        cuda = ("nvidia", "cuda", "triton")
+        needs = [line for line in metadata.get("requires_dist", []) if line.startswith(cuda)]
         local = metadata["version"].partition("+")[2]
         if local == "cpu" or (not local and not needs):
             return ""
@@ -143,6 +149,7 @@ def main(argv: list[str]) -> int:
         "header": header,
         "venv": venv,
         "describe": describe,
+        "versions": versions,
         "opencv": opencv,
         "imports": imports,
         "torch-is": torch_is,

@@ -13,7 +13,7 @@ SHARED_SLIDE = Path(__file__).resolve().parents[2] / "shared" / "data" / "CMU-1-
 
 @pytest.fixture(scope="session")
 def real_slide() -> Path:
-    """A real slide: OpenSlide's CMU-1-Small-Region.svs, 2220 x 2967 pixels, JPEG tiles of 240 pixels."""
+    """A real slide: OpenSlide's CMU-1-Small-Region.svs, 2967 rows by 2220 columns."""
     named = os.environ.get("SLIDESAMPLER_TEST_SLIDE")
     path = Path(named) if named else SHARED_SLIDE
     if not path.is_file():
