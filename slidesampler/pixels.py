@@ -253,7 +253,7 @@ def read_valid(reader: Reader, view: View) -> NDArray[np.bool_]:
     return valid
 
 
-def read_labels(reader: Reader, view: View) -> NDArray[Any]:
+def read_labels(reader: Reader, view: View, *, full: bool = False) -> NDArray[Any]:
     """Return the label pixels of the part of a view that is inside, ``(len(ys), len(xs))``.
 
     Parameters
@@ -262,8 +262,11 @@ def read_labels(reader: Reader, view: View) -> NDArray[Any]:
         One channel. Where it has no level of the view's label downsample, level 0 is read.
     view : View
         Not empty.
+    full : bool
+        Read level 0 whatever the scale: the overviews of a raster that we did not write may hold anything.
     """
-    wanted = float(view.label_downsample)
+    wanted = 1.0 if full else float(view.label_downsample)
     exact = [i for i, item in enumerate(reader.levels) if item.downsample == (wanted, wanted)]
-    level, rows, cols = (exact[0], view.label_rows, view.label_cols) if exact else (0, view.ys, view.xs)
+    level = exact[0] if exact else 0
+    rows, cols = (view.label_rows, view.label_cols) if level else (view.ys, view.xs)
     return _gather(lambda w: reader.read(w, level), rows, cols, _pixel_bytes(reader, None))[..., 0]

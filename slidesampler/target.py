@@ -47,7 +47,7 @@ class Padding:
 
     @classmethod
     def coerce(cls, padding: Any) -> Padding:
-        """Accept a Padding, a mode, a number, a number per channel, or a mapping with ``mode`` and ``value``."""
+        """Accept a Padding, a mode, a number, one per channel, or a mapping with ``mode`` and ``value``."""
         if padding is None:
             return cls()
         if isinstance(padding, Padding):
@@ -75,9 +75,9 @@ class Padding:
 class Target:
     """What to load. Every field is optional; which belong together is said under *where* below.
 
-    *Where*: ``image_id`` with (``cx, cy`` and ``width, height``, or ``size`` instead of them) or ``window``, or
-    alone for the whole image; or ``annot_id`` (the window is its box, shaped by ``window_dims``); or ``video_id``
-    and/or ``image_ids`` with a window, for a sequence.
+    *Where*: ``image_id`` with (``cx, cy`` and ``width, height``, or ``size`` instead) or ``window``, or
+    alone for the whole image; or ``annot_id`` (the window is its box, shaped by ``window_dims``); or
+    ``video_id`` or ``image_ids`` with a window, for a sequence.
 
     Parameters
     ----------

@@ -1,0 +1,116 @@
+"""What lies over the pixels of a window: valid mask, labels, instances, annotations."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slidesampler.annotations import (
+    AnnotIndex,
+    annots_in_window,
+    instance_block,
+    label_block,
+    map_category_raster,
+)
+from slidesampler.manifest import Manifest
+from slidesampler.models import Annots, LabelSpec
+from slidesampler.pixels import View, read_labels, read_valid
+from slidesampler.readers import ReaderPool, ReaderSpec
+from slidesampler.shapes import Shapes
+from slidesampler.sources import ImageSource, SourceTable
+
+__all__ = ["Layers"]
+
+#: Images whose annotation index is kept. An index is a few hundred bytes an annotation.
+MAX_INDEXES = 512
+
+
+class Layers:
+    """Reads the layers of an image from its label layer, or makes them from the annotations.
+
+    Parameters
+    ----------
+    manifest : Manifest
+    pool : ReaderPool
+    sources : SourceTable
+    label_spec : LabelSpec
+    """
+
+    def __init__(
+        self, manifest: Manifest, pool: ReaderPool, sources: SourceTable, label_spec: LabelSpec
+    ) -> None:
+        self._manifest = manifest
+        self._class_map = manifest.class_map
+        self._pool = pool
+        self._sources = sources
+        self._label_spec = label_spec
+        # Holds no lock of ours: one held by another thread at a fork would stay locked in the child for ever.
+        self._index = lru_cache(MAX_INDEXES)(self._make_index)
+
+    def valid(self, source: ImageSource, view: View) -> NDArray[np.bool_]:
+        """Return which output pixels are real, bool ``(H, W)``."""
+        if not source.has_valid:
+            valid = np.zeros(view.size, np.bool_)
+            valid[view.rows, view.cols] = True
+            return valid
+        with self._pool.lease(source.spec) as reader:
+            return read_valid(reader, view)
+
+    def mask(self, source: ImageSource, view: View, valid: NDArray[np.bool_] | None) -> NDArray[Any]:
+        """Return the mask from the label layer, or rasterised on the spot where there is none.
+
+        Both give the same pixels: the layer was written by the function that rasterises here. ``valid`` is only
+        needed without a layer, which holds *ignore* outside the valid region already.
+        """
+        mask = np.full(view.size, self._class_map.ignore, self._class_map.dtype)
+        if view.empty:
+            return mask
+        label_reader = self._sources.label_readers(source)[0]
+        if label_reader is not None:
+            with self._pool.lease(label_reader) as reader:
+                mask[view.rows, view.cols] = read_labels(reader, view)
+            return mask
+        shapes, index = self._index(source.record.image_id)
+        inside = None if valid is None else valid[view.rows, view.cols]
+        mask[view.rows, view.cols] = label_block(
+            shapes, index, self._class_map, self._label_spec, view.ys, view.xs, self._base(source, view), inside
+        )
+        return mask
+
+    def _base(self, source: ImageSource, view: View) -> NDArray[Any] | None:
+        """Return the class indices of the image's raster label asset for the inside of a view."""
+        if source.record.labels is None:
+            return None
+        spec = ReaderSpec("auto", source.record.labels.path)
+        with self._pool.lease(spec) as reader:
+            return map_category_raster(read_labels(reader, view, full=True), self._class_map)
+
+    def instances(self, source: ImageSource, view: View, valid: NDArray[np.bool_]) -> NDArray[np.uint32]:
+        """Return 1 + row of the annotation on top at each pixel, 0 where there is none."""
+        instances = np.zeros(view.size, np.uint32)
+        if view.empty:
+            return instances
+        instance_reader = self._sources.label_readers(source)[1]
+        if instance_reader is not None:
+            with self._pool.lease(instance_reader) as reader:
+                instances[view.rows, view.cols] = read_labels(reader, view)
+            return instances
+        shapes, index = self._index(source.record.image_id)
+        instances[view.rows, view.cols] = instance_block(
+            shapes, index, self._class_map, self._label_spec, view.ys, view.xs, valid[view.rows, view.cols]
+        )
+        return instances
+
+    def annots(self, source: ImageSource, view: View, visible_threshold: float) -> Annots:
+        """Return the annotations that touch the window of a view."""
+        shapes, index = self._index(source.record.image_id)
+        if len(shapes) == 0:
+            return Annots.empty()
+        return annots_in_window(shapes, index, self._class_map, view.window, view.size, visible_threshold)
+
+    def _make_index(self, image_id: int) -> tuple[Shapes, AnnotIndex]:
+        shapes = self._manifest.shapes_of(image_id)
+        return shapes, AnnotIndex(shapes)

@@ -1,0 +1,440 @@
+"""``Sampler``: a manifest and its cache, answering windows."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slidesampler.errors import CacheMissError, ReadError, TargetError
+from slidesampler.geometry import Window
+from slidesampler.layers import Layers
+from slidesampler.manifest import Manifest
+from slidesampler.models import Annots, ClassMap, ImageRecord, LabelSpec, Sample, relative_transform
+from slidesampler.pixels import read_pixels, read_valid, view_window
+from slidesampler.readers import ReaderPool, open_reader, register_array
+from slidesampler.resample import cast_pixels
+from slidesampler.resolve import ImageFacts, resolve_channels, resolve_target
+from slidesampler.sources import SourceTable
+from slidesampler.target import Target
+
+if TYPE_CHECKING:
+    import kwcoco
+
+    from slidesampler.cache import BuildPlan, BuildReport, Progress
+
+__all__ = ["Sampler"]
+
+
+class Sampler:
+    """Answers windows of the images of a manifest, with masks and annotations.
+
+    Safe to use from any number of threads, and after fork or spawn: file handles are lent to one thread of one
+    process at a time, and a pickle holds none of them, no pixels and no manifest.
+
+    Parameters
+    ----------
+    manifest : str, path, mapping, kwcoco.CocoDataset or Manifest
+        See :meth:`slidesampler.Manifest.load`.
+    workdir : str or path, optional
+        Folder of the cache. Label layers found there are used whatever the backend.
+    backend : {"cog", "npy"}, optional
+        Which cache is read; None reads the sources where they lie.
+    arrays : mapping of str to ndarray, optional
+        Images already in memory, ``(H, W)`` or ``(H, W, C)``: the manifest names one as ``array://NAME``.
+    mpp : float, (float, float) or mapping of int to either, optional
+        Micrometres per level-0 pixel (``(y, x)``), where the files do not say or say it wrong.
+    class_map : mapping of str to int or str, optional
+        Class index (or another category) for a category or supercategory name.
+    label_spec : LabelSpec, optional
+        How annotations become pixels.
+    codec, tile : str, int, optional
+        Which variant of the cache is read where several were built; the latest one where None.
+    max_open : int
+        Open files kept per process.
+    bundle_dir : str or path, optional
+        What relative paths in a manifest given as a mapping start from.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from slidesampler import Sampler
+    >>> pixels = np.arange(100 * 80 * 3, dtype=np.uint8).reshape(100, 80, 3)
+    >>> sampler = Sampler({"images": [{"id": 1, "file_name": "array://a"}]}, arrays={"a": pixels})
+    >>> sample = sampler.load_sample({"image_id": 1, "cx": 5, "cy": 50, "width": 16, "height": 8})
+    >>> sample.image.shape, sample.window, int(sample.valid.sum())
+    ((8, 16, 3), Window(y=46, x=-3, height=8, width=16), 104)
+    """
+
+    def __init__(
+        self,
+        manifest: str | os.PathLike[str] | Mapping[str, Any] | kwcoco.CocoDataset | Manifest,
+        workdir: str | os.PathLike[str] | None = None,
+        backend: str | None = None,
+        *,
+        arrays: Mapping[str, NDArray[Any]] | None = None,
+        mpp: float | tuple[float, float] | Mapping[int, float | tuple[float, float]] | None = None,
+        class_map: Mapping[str, str | int] | None = None,
+        label_spec: LabelSpec | None = None,
+        codec: str | None = None,
+        tile: int | None = None,
+        max_open: int = 32,
+        bundle_dir: str | os.PathLike[str] | None = None,
+    ) -> None:
+        if backend not in (None, "cog", "npy"):
+            raise ValueError(f"backend must be 'cog', 'npy' or None (sources in place), got {backend!r}")
+        if backend is not None and workdir is None:
+            raise ValueError(f"backend={backend!r} reads a cache: say where it is with workdir=")
+        for name, array in (arrays or {}).items():
+            register_array(name.removeprefix("array://"), array)
+        if isinstance(manifest, Manifest):
+            if mpp is not None or class_map is not None or bundle_dir is not None:
+                raise ValueError(
+                    "mpp, class_map and bundle_dir are given to Manifest.load, not with a Manifest"
+                )
+            self.manifest = manifest
+        else:
+            self.manifest = Manifest.load(manifest, bundle_dir=bundle_dir, mpp=mpp, class_map=class_map)
+        self.workdir = None if workdir is None else str(Path(workdir).resolve())
+        self.backend = backend
+        self.label_spec = label_spec or LabelSpec()
+        self.codec = codec
+        self.tile = tile
+        self.max_open = max_open
+        self._start()
+
+    def _start(self) -> None:
+        self._pool = ReaderPool(open_reader, self.max_open)
+        self._sources = SourceTable(
+            self.manifest, self._pool, self.workdir, self.backend, self.label_spec, self.codec, self.tile
+        )
+        self._layers = Layers(self.manifest, self._pool, self._sources, self.label_spec)
+
+    def __getstate__(self) -> dict[str, Any]:
+        names = ("manifest", "workdir", "backend", "label_spec", "codec", "tile", "max_open")
+        return {name: getattr(self, name) for name in names}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._start()
+
+    def __repr__(self) -> str:
+        return f"Sampler({len(self.manifest)} images, workdir={self.workdir!r}, backend={self.backend!r})"
+
+    # What the manifest says -------------------------------------------------------------------------------
+
+    @property
+    def image_ids(self) -> tuple[int, ...]:
+        """Ids of all images, in the manifest's order."""
+        return tuple(int(image_id) for image_id in self.manifest.image_ids)
+
+    @property
+    def class_map(self) -> ClassMap:
+        """Categories <-> class indices of masks."""
+        return self.manifest.class_map
+
+    def image_record(self, image_id: int) -> ImageRecord:
+        """Return what the manifest says of an image."""
+        return self.manifest.record(image_id)
+
+    def image_shape(self, image_id: int) -> tuple[int, int, int]:
+        """Return ``(H, W, C)`` of an image at full resolution."""
+        return self._sources.get(image_id).shape
+
+    def image_mpp(self, image_id: int) -> tuple[float, float] | None:
+        """Return micrometres per level-0 pixel ``(y, x)``: the manifest's word, else the file's, else None."""
+        return self._sources.get(image_id).mpp
+
+    def image_channels(self, image_id: int) -> tuple[str, ...]:
+        """Return the names of an image's channels; empty where nobody named them."""
+        return self._sources.get(image_id).channels
+
+    # Building ---------------------------------------------------------------------------------------------
+
+    def plan(
+        self,
+        backend: str | None = None,
+        *,
+        codec: str = "auto",
+        quality: int | None = None,
+        tile: int = 256,
+        only_images: Sequence[int] | None = None,
+        labels: bool = True,
+        instances: bool = False,
+        force: bool = False,
+    ) -> BuildPlan:
+        """Return what :meth:`build` with the same arguments would do, and why, without doing it."""
+        from slidesampler.cache import BuildSpec, CacheStore, plan_build
+
+        spec = BuildSpec(
+            backend or self.backend or "cog", codec, quality, tile, labels, instances, self.label_spec
+        )
+        store = CacheStore(self._need_workdir())
+        return plan_build(self.manifest, spec, store, only_images=only_images, force=force)
+
+    def build(
+        self,
+        backend: str | None = None,
+        *,
+        codec: str = "auto",
+        quality: int | None = None,
+        tile: int = 256,
+        jobs: int = 1,
+        only_images: Sequence[int] | None = None,
+        labels: bool = True,
+        instances: bool = False,
+        force: bool = False,
+        progress: Progress | None = None,
+    ) -> BuildReport:
+        """Build the cache: what is missing or stale, nothing else.
+
+        One image that cannot be built does not stop the others: look at ``report.failed``.
+
+        Parameters
+        ----------
+        backend : {"cog", "npy"}, optional
+            The sampler's own where None (``"cog"`` where it has none).
+        codec : {"auto", "zstd", "deflate", "lzw", "jpeg", "webp", "none"}
+            ``"auto"`` never adds loss.
+        quality : int, optional
+            1 to 100, for jpeg and webp.
+        tile : {128, 256, 512}
+        jobs : int
+            Worker processes.
+        only_images : sequence of int, optional
+            Image ids; all where None.
+        labels, instances : bool
+            Whether label layers (and instance layers) are written.
+        force : bool
+            Build again what is there, and copy valid COGs that would be used where they lie.
+        progress : Progress, optional
+            Told of images and megapixels as they are done.
+
+        Returns
+        -------
+        BuildReport
+
+        Raises
+        ------
+        CodecError
+            For a codec that does not exist or is not in this GDAL.
+        """
+        from slidesampler.cache import BuildSpec, CacheStore, build
+
+        spec = BuildSpec(
+            backend or self.backend or "cog", codec, quality, tile, labels, instances, self.label_spec
+        )
+        store = CacheStore(self._need_workdir())
+        report = build(
+            self.manifest, spec, store, jobs=jobs, only_images=only_images, force=force, progress=progress
+        )
+        self.refresh()
+        return report
+
+    def refresh(self) -> None:
+        """Forget what was looked up in the cache, so that entries built since are found."""
+        self._pool.close()
+        self._sources.clear()
+
+    def close(self) -> None:
+        """Close all files. The sampler can still be used: they are opened again at need."""
+        self._pool.close()
+
+    def _need_workdir(self) -> str:
+        if self.workdir is None:
+            raise ValueError("this sampler has no cache: say where it is with Sampler(..., workdir=)")
+        return self.workdir
+
+    # Resolving --------------------------------------------------------------------------------------------
+
+    def resolve(self, target: Target | Mapping[str, Any]) -> Target:
+        """Return the target with image, window, output size and downsample filled in; reads no pixel.
+
+        Raises
+        ------
+        TargetError
+            If it names no image, or its fields contradict each other.
+        """
+        target = Target.coerce(target)
+        if target.image_ids is not None or target.video_id is not None:
+            raise TargetError("a sequence is resolved frame by frame: load_sample does it")
+        image_id, box = target.image_id, None
+        if target.annot_id is not None:
+            owner, row = self.manifest.locate_annot(target.annot_id)
+            if image_id is not None and image_id != owner:
+                raise TargetError(f"annotation {target.annot_id} is on image {owner}, not on {image_id}")
+            image_id = owner
+            x0, y0, x1, y1 = self.manifest.shapes_of(owner).boxes_xyxy[row].tolist()
+            box = (x0, y0, x1, y1)
+        if image_id is None:
+            raise TargetError("a target needs 'image_id', 'annot_id', 'video_id' or 'image_ids'")
+        source = self._sources.get(image_id)
+        return resolve_target(target, ImageFacts(image_id, *source.shape[:2], source.mpp, box))
+
+    # Loading ----------------------------------------------------------------------------------------------
+
+    def load_sample(
+        self,
+        target: Target | Mapping[str, Any],
+        with_annots: bool = True,
+        with_mask: bool = True,
+        *,
+        with_instances: bool = False,
+        visible_threshold: float = 0.0,
+    ) -> Sample:
+        """Return the pixels of a target, with its mask and annotations.
+
+        Parameters
+        ----------
+        target : Target or mapping
+            See :class:`slidesampler.Target`.
+        with_annots, with_mask, with_instances : bool
+            What to load besides pixels.
+        visible_threshold : float
+            Annotations of which a smaller share is inside the window are left out (of ``annots``; the mask shows
+            every pixel of every annotation).
+
+        Raises
+        ------
+        TargetError
+            If the target cannot be resolved; ``UnknownKeyError`` for a key that no target has.
+        CacheMissError
+            If the image was not built; the message is the command that builds it.
+        StaleEntryError, CorruptEntryError
+            If the source was edited since, or the entry is damaged.
+        ReadError
+            If a file cannot be read.
+        """
+        target = Target.coerce(target)
+        if target.image_ids is not None or target.video_id is not None:
+            return self._load_sequence(target, with_annots, with_mask, with_instances, visible_threshold)
+        target = self.resolve(target)
+        assert target.image_id is not None
+        assert target.window is not None
+        assert target.size is not None
+        return self._retry_once(
+            target.image_id,
+            lambda: self._load(target, with_annots, with_mask, with_instances, visible_threshold),
+        )
+
+    def load_mask(self, image_id: int, window: Window, size: tuple[int, int] | None = None) -> NDArray[Any]:
+        """Return the mask of a window without reading its pixels, ``(H, W)``.
+
+        Parameters
+        ----------
+        image_id : int
+        window : Window
+            Level-0 pixels.
+        size : (height, width), optional
+            Output size; the window's own where None.
+        """
+
+        def load() -> NDArray[Any]:
+            source = self._sources.get(image_id)
+            view = view_window(window, size or window.shape, source.shape[:2])
+            if self._sources.label_readers(source)[0] is not None:
+                return self._layers.mask(source, view, None)
+            return self._layers.mask(source, view, self._layers.valid(source, view))
+
+        return self._retry_once(image_id, load)
+
+    def _retry_once(self, image_id: int, load: Callable[[], Any]) -> Any:
+        try:
+            return load()
+        except (ReadError, FileNotFoundError) as error:
+            # A rebuild may have replaced the entry since it was looked up: look again, once.
+            if isinstance(error, CacheMissError) or not self._sources.look_again(image_id):
+                raise
+            return load()
+
+    def _load(
+        self,
+        target: Target,
+        with_annots: bool,
+        with_mask: bool,
+        with_instances: bool,
+        visible_threshold: float,
+    ) -> Sample:
+        assert target.image_id is not None
+        assert target.window is not None
+        assert target.size is not None
+        source = self._sources.get(target.image_id)
+        view = view_window(target.window, target.size, source.shape[:2])
+        where = f"image {target.image_id}"
+        channels = resolve_channels(target.channels, source.channels, source.shape[2], where)
+        with self._pool.lease(source.spec) as reader:
+            image = read_pixels(reader, view, target.padding, channels)
+            valid = read_valid(reader, view)
+        if target.dtype is not None:
+            image = cast_pixels(image, np.dtype(target.dtype))
+        if target.nodata is not None:
+            image[~valid] = _nodata(target.nodata, image.dtype)
+        return Sample(
+            image=image,
+            mask=self._layers.mask(source, view, valid) if with_mask else None,
+            valid=valid,
+            annots=self._layers.annots(source, view, visible_threshold) if with_annots else None,
+            target=target,
+            rel_to_abs=relative_transform(target.window, target.size),
+            instances=self._layers.instances(source, view, valid) if with_instances else None,
+        )
+
+    def _load_sequence(
+        self,
+        target: Target,
+        with_annots: bool,
+        with_mask: bool,
+        with_instances: bool,
+        visible_threshold: float,
+    ) -> Sample:
+        frames = target.image_ids
+        if frames is None:
+            assert target.video_id is not None
+            frames = self.manifest.video_frames(target.video_id)
+        if target.image_id is not None or target.annot_id is not None:
+            raise TargetError(
+                "a sequence is named by 'image_ids' or 'video_id', not by 'image_id' or 'annot_id'"
+            )
+        one = target.with_fields(image_ids=None, video_id=None)
+        samples = [
+            self.load_sample(
+                one.with_fields(image_id=frame),
+                with_annots,
+                with_mask,
+                with_instances=with_instances,
+                visible_threshold=visible_threshold,
+            )
+            for frame in frames
+        ]
+        shapes = {sample.image.shape for sample in samples}
+        if len(shapes) > 1:
+            raise TargetError(
+                f"the frames of a sequence must give equal shapes, got {sorted(shapes)}; say the window (and, "
+                "where resolutions differ, 'size')"
+            )
+        first = samples[0]
+        resolved = first.target.with_fields(image_id=None, image_ids=tuple(frames), video_id=target.video_id)
+        return Sample(
+            image=np.stack([sample.image for sample in samples]),
+            mask=_stack([sample.mask for sample in samples]),
+            valid=np.stack([sample.valid for sample in samples]),
+            annots=tuple(s.annots for s in samples if isinstance(s.annots, Annots)) if with_annots else None,
+            target=resolved,
+            rel_to_abs=first.rel_to_abs,
+            instances=_stack([sample.instances for sample in samples]),
+        )
+
+
+def _nodata(value: float, dtype: np.dtype[Any]) -> Any:
+    if dtype.kind != "f" and not float(value).is_integer():
+        raise TargetError(f"nodata={value} does not fit {dtype} pixels; ask for dtype='float32' too")
+    return cast_pixels(np.asarray(value), dtype)
+
+
+def _stack(layers: Sequence[NDArray[Any] | None]) -> NDArray[Any] | None:
+    present = [layer for layer in layers if layer is not None]
+    return np.stack(present) if present else None

@@ -1,0 +1,171 @@
+"""Where the pixels and labels of each image come from, looked up once."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from slidesampler.errors import CacheMissError, ManifestError
+from slidesampler.manifest import Manifest
+from slidesampler.models import ImageRecord, LabelSpec, Level
+from slidesampler.readers import ReaderPool, ReaderSpec, spec_for_entry, spec_for_record
+
+__all__ = ["ImageSource", "LabelReaders", "SourceTable"]
+
+
+class ImageSource(NamedTuple):
+    """What is known of an image before it is opened, and how to open it."""
+
+    record: ImageRecord
+    spec: ReaderSpec
+    shape: tuple[int, int, int]
+    dtype: np.dtype[Any]
+    levels: tuple[Level, ...]
+    mpp: tuple[float, float] | None
+    channels: tuple[str, ...]
+    has_valid: bool
+
+
+class LabelReaders(NamedTuple):
+    """How to open an image's label layer and instance layer; None where not built."""
+
+    labels: ReaderSpec | None = None
+    instances: ReaderSpec | None = None
+
+
+class SourceTable:
+    """Finds the source of an image in the cache, or in place where no backend is named, and remembers it.
+
+    Safe to use from several threads: two that miss at once look the same thing up twice.
+
+    Parameters
+    ----------
+    manifest : Manifest
+    pool : ReaderPool
+        Opens sources in place to learn their size.
+    workdir : str or None
+    backend : {"cog", "npy"} or None
+    label_spec : LabelSpec
+    codec, tile : str, int or None
+        Which variant of the cache.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        pool: ReaderPool,
+        workdir: str | None,
+        backend: str | None,
+        label_spec: LabelSpec,
+        codec: str | None,
+        tile: int | None,
+    ) -> None:
+        self._manifest = manifest
+        self._pool = pool
+        self._workdir = workdir
+        self._backend = backend
+        self._label_spec = label_spec
+        self._codec = codec
+        self._tile = tile
+        self._images: dict[int, ImageSource] = {}
+        self._labels: dict[int, LabelReaders] = {}
+
+    def get(self, image_id: int) -> ImageSource:
+        """Return the source of an image.
+
+        Raises
+        ------
+        TargetError
+            If the manifest has no such image.
+        ManifestError
+            If its size in the manifest is not the size of the file.
+        CacheMissError, StaleEntryError, CorruptEntryError, ReadError
+            If it cannot be read.
+        """
+        source = self._images.get(image_id)
+        if source is None:
+            record = self._manifest.record(image_id)
+            source = self._in_place(record) if self._backend is None else self._cached(record)
+            _check_size(record, source.shape)
+            self._images[image_id] = source
+        return source
+
+    def label_readers(self, source: ImageSource) -> LabelReaders:
+        """Return how to open the label layers of an image."""
+        found = self._labels.get(source.record.image_id)
+        if found is None:
+            found = self._labels[source.record.image_id] = self._find_labels(source)
+        return found
+
+    def look_again(self, image_id: int) -> bool:
+        """Forget an image and look it up anew; return whether that gives another place to read from."""
+        before = self._images.pop(image_id, None), self._labels.pop(image_id, None)
+        if before[0] is None:
+            return False
+        self._pool.discard(before[0].spec)
+        source = self.get(image_id)
+        return (source, self.label_readers(source)) != before
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._images.clear()
+        self._labels.clear()
+
+    def _in_place(self, record: ImageRecord) -> ImageSource:
+        spec = spec_for_record(record)
+        with self._pool.lease(spec) as reader:
+            return ImageSource(
+                record,
+                spec,
+                reader.shape,
+                reader.dtype,
+                reader.levels,
+                record.mpp or reader.mpp,
+                record.channels or reader.channels,
+                reader.has_valid,
+            )
+
+    def _cached(self, record: ImageRecord) -> ImageSource:
+        from slidesampler.cache import CacheStore
+
+        assert self._backend is not None
+        assert self._workdir is not None
+        entry = CacheStore(self._workdir).find_image(record, self._backend, codec=self._codec, tile=self._tile)
+        return ImageSource(
+            record,
+            spec_for_entry(entry),
+            entry.shape,
+            np.dtype(entry.dtype),
+            entry.levels,
+            record.mpp or entry.mpp,
+            record.channels or entry.channels,
+            entry.has_valid,
+        )
+
+    def _find_labels(self, source: ImageSource) -> LabelReaders:
+        if self._workdir is None:
+            return LabelReaders()
+        from slidesampler.cache import CacheStore
+
+        store = CacheStore(self._workdir)
+        try:
+            entry = store.find_labels(self._manifest, source.record, source.shape[:2], self._label_spec)
+        except CacheMissError:
+            return LabelReaders()
+        labels, instances = entry.files.get("labels"), entry.files.get("instances")
+        return LabelReaders(
+            ReaderSpec("cog", labels, token=entry.key) if labels else None,
+            ReaderSpec("cog", instances, token=entry.key) if instances else None,
+        )
+
+
+def _check_size(record: ImageRecord, shape: tuple[int, int, int]) -> None:
+    for field, said, found in (("height", record.height, shape[0]), ("width", record.width, shape[1])):
+        if said is not None and said != found:
+            raise ManifestError(
+                f"image {record.image_id}: {field} is {said} in the manifest, but {record.assets[0].path} has "
+                f"{found}; correct the manifest or the file",
+                image_id=record.image_id,
+                field=field,
+            )
