@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -310,6 +310,8 @@ def pad_indices(start: int, stop: int, size: int, mode: PadMode) -> NDArray[np.i
     >>> pad_indices(-3, 5, 3, "reflect").tolist()
     [1, 2, 1, 0, 1, 2, 1, 0]
     """
+    if mode not in get_args(PadMode):
+        raise ValueError(f"padding mode must be one of {', '.join(get_args(PadMode))}, got {mode!r}")
     index = np.arange(start, stop, dtype=np.int64)
     if mode == "constant":
         return np.where((index >= 0) & (index < size), index, -1)
@@ -319,11 +321,9 @@ def pad_indices(start: int, stop: int, size: int, mode: PadMode) -> NDArray[np.i
         period = 2 * (size - 1)
         index %= period
         return np.where(index < size, index, period - index)
-    if mode == "symmetric":
-        period = 2 * size
-        index %= period
-        return np.where(index < size, index, period - 1 - index)
-    raise ValueError(f"padding mode must be constant, reflect, edge or symmetric, got {mode!r}")
+    period = 2 * size
+    index %= period
+    return np.where(index < size, index, period - 1 - index)
 
 
 def axis_positions(length: int, size: int, stride: int) -> NDArray[np.int64]:

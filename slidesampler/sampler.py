@@ -295,8 +295,8 @@ class Sampler:
         with_annots, with_mask, with_instances : bool
             What to load besides pixels.
         visible_threshold : float
-            Annotations of which a smaller share is inside the window are left out (of ``annots``; the mask shows
-            every pixel of every annotation).
+            Annotations of which a smaller share is inside the window are left out of ``annots``; the mask shows
+            every pixel of every annotation.
 
         Raises
         ------

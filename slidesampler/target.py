@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -23,7 +23,7 @@ ALIASES: Mapping[str, str] = {
     "vidid": "video_id",
 }
 
-PAD_MODES: tuple[PadMode, ...] = ("constant", "reflect", "edge", "symmetric")
+PAD_MODES: tuple[PadMode, ...] = get_args(PadMode)
 
 
 @dataclass(frozen=True, slots=True)
