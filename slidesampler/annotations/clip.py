@@ -1,0 +1,148 @@
+"""Annotations of a window as a sample carries them: relative, clipped, with their visible share."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slidesampler.annotations.index import AnnotIndex
+from slidesampler.annotations.labels import class_indices
+from slidesampler.annotations.polyclip import clip_polygons
+from slidesampler.annotations.rle import rle_count
+from slidesampler.geometry import Window
+from slidesampler.models import Annots, ClassMap, Part
+from slidesampler.shapes import ShapeKind, Shapes
+
+__all__ = ["annots_in_window"]
+
+
+def annots_in_window(
+    shapes: Shapes,
+    index: AnnotIndex,
+    class_map: ClassMap,
+    window: Window,
+    size: tuple[int, int],
+    visible_threshold: float = 0.0,
+) -> Annots:
+    """Return the annotations that are visible in a window, in pixels of the sample.
+
+    An annotation is kept if its visible share is above 0 and at least ``visible_threshold``. The share is the
+    part of its area that lies in the window: exact for boxes (a product of lengths), RLE (foreground pixels)
+    and polygons (exterior less holes, summed over the parts; where parts overlap the area counts twice, in the
+    whole as in the window). So an annotation whose box reaches into the window while its shape does not is
+    dropped, and one without area is never visible. Keypoints alone have no area: their share is that of the
+    labelled points that lie in the window.
+
+    Parameters
+    ----------
+    shapes, index
+        Annotations of the image, and their index.
+    class_map : ClassMap
+    window : Window
+        Level-0 pixels; may overhang the image.
+    size : (int, int)
+        ``(height, width)`` of the sample, which the window is scaled to.
+    visible_threshold : float
+        Share, 0 to 1.
+
+    Returns
+    -------
+    Annots
+        In the manifest's order. Boxes and keypoints are not clipped; polygons are.
+
+    Raises
+    ------
+    ManifestError
+        If an annotation's category is not in the class map.
+
+    Notes
+    -----
+    Rings that cross themselves are read even-odd, as they are painted. For polygons of more than 256 vertices
+    the whole area is the column ``areas``, so that a huge outline is not gone through for every window; where
+    such an outline crosses itself the share is as good as that column.
+    """
+    rows = index.query(window)
+    boxes = shapes.boxes_xyxy[rows]
+    x0, y0, x1, y1 = boxes.T
+    whole = (x0 >= window.x) & (y0 >= window.y) & (x1 <= window.x1) & (y1 <= window.y1)
+    # Areas of 0 are looked at again below: a ring that crosses itself may have lobes that cancel out.
+    whole &= shapes.areas[rows] > 0
+    visible, parts = _visible_shares(shapes, rows, boxes, window, whole)
+    kept = np.flatnonzero((visible > 0) & (visible >= visible_threshold))
+    parts.update({i: shapes.parts(int(rows[i])) for i in kept.tolist() if i not in parts})
+    rows = rows[kept]
+    to_sample = _ToSample(window, size)
+    return Annots(
+        annot_ids=shapes.annot_ids[rows],
+        category_ids=shapes.category_ids[rows],
+        class_index=class_indices(shapes, rows, class_map),
+        boxes_xyxy=to_sample.points(boxes[kept].reshape(-1, 2)).reshape(-1, 4),
+        polygons=tuple(to_sample.parts(parts[i]) for i in kept.tolist()),
+        keypoints=tuple(to_sample.keypoints(shapes.points(row)) for row in rows.tolist()),
+        visible=visible[kept],
+    )
+
+
+class _ToSample:
+    """Takes level-0 coordinates to pixels of a sample."""
+
+    def __init__(self, window: Window, size: tuple[int, int]) -> None:
+        self.origin = np.array([window.x, window.y], dtype=float)
+        self.scale = np.array([size[1] / window.width, size[0] / window.height])
+
+    def points(self, xy: NDArray[np.float64]) -> NDArray[np.float64]:
+        moved: NDArray[np.float64] = (xy - self.origin) * self.scale
+        return moved
+
+    def parts(self, parts: tuple[Part, ...]) -> tuple[Part, ...]:
+        return tuple(tuple(self.points(ring) for ring in part) for part in parts)
+
+    def keypoints(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.column_stack((self.points(points[:, :2]), points[:, 2]))
+
+
+def _visible_shares(
+    shapes: Shapes,
+    rows: NDArray[np.int64],
+    boxes: NDArray[np.float64],
+    window: Window,
+    whole: NDArray[np.bool_],
+) -> tuple[NDArray[np.float64], dict[int, tuple[Part, ...]]]:
+    """Return the visible share of each row, and the clipped parts of polygons that are not wholly inside."""
+    kinds = shapes.kinds[rows]
+    visible = whole.astype(float)
+    box = ~whole & (kinds == ShapeKind.BOX)
+    visible[box] = _visible_boxes(boxes[box], window)
+    for i in np.flatnonzero(~whole & (kinds == ShapeKind.RLE)).tolist():
+        visible[i] = _visible_runs(shapes, int(rows[i]), window)
+    for i in np.flatnonzero(kinds == ShapeKind.KEYPOINTS).tolist():
+        visible[i] = _visible_points(shapes.points(int(rows[i])), window)
+    cut = np.flatnonzero(~whole & (kinds == ShapeKind.POLYGON))
+    visible[cut], parts = clip_polygons(shapes, rows[cut], window)
+    return visible, dict(zip(cut.tolist(), parts, strict=True))
+
+
+def _visible_boxes(boxes: NDArray[np.float64], window: Window) -> NDArray[np.float64]:
+    low = np.maximum(boxes[:, :2], (window.x, window.y))
+    high = np.minimum(boxes[:, 2:], (window.x1, window.y1))
+    inside = np.prod(np.maximum(high - low, 0), axis=1)
+    area = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
+    shares: NDArray[np.float64] = np.divide(inside, area, out=np.zeros(len(boxes)), where=area > 0)
+    return shares
+
+
+def _visible_runs(shapes: Shapes, row: int, window: Window) -> float:
+    height = int(shapes.rle_heights[row])
+    # The box of a mask is made of whole pixels.
+    x0, y0, x1, y1 = shapes.boxes_xyxy[row].astype(int).tolist()
+    y0, y1 = max(y0, window.y, 0), min(y1, window.y1, height)
+    x0, x1 = max(x0, window.x, 0), min(x1, window.x1)
+    area = float(shapes.areas[row])
+    return rle_count(shapes.runs(row), height, y0, y1, x0, x1) / area if area > 0 else 0.0
+
+
+def _visible_points(points: NDArray[np.float64], window: Window) -> float:
+    x, y = points[points[:, 2] > 0, :2].T
+    if not len(x):
+        return 0.0
+    return float(((x >= window.x) & (x < window.x1) & (y >= window.y) & (y < window.y1)).mean())
