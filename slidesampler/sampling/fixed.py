@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from slidesampler.errors import TargetError
-from slidesampler.sampling.base import checked_index
+from slidesampler.sampling.windows import checked_index
 from slidesampler.target import Target
 
 __all__ = ["FixedSource"]

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from slidesampler.errors import TargetError
 from slidesampler.geometry import Window, ceil_size
-from slidesampler.sampling.base import SourceSampler, WindowShape, WindowSource, checked_pair
+from slidesampler.sampling.base import SourceSampler
+from slidesampler.sampling.shape import WindowShape, image_sizes
+from slidesampler.sampling.windows import WindowSource, checked_pair
 from slidesampler.target import Target
 
 __all__ = ["GridSource"]
@@ -21,8 +23,8 @@ class GridSource(WindowSource):
     """Windows that cover images row by row, the last of each row and column tucked in at the edge.
 
     The order is image by image as ``image_ids`` has them, then row by row, then left to right. No list of
-    windows is kept: window ``index`` is computed from ``index``, so a grid over 10,000 slides costs little: a few
-    numbers a slide. An image smaller than a window gets one window that overhangs it below and to the right.
+    windows is kept, window ``index`` is computed from ``index``: a grid over 10,000 slides costs a few numbers
+    each. An image smaller than a window gets one window that overhangs it below and to the right.
 
     Parameters
     ----------
@@ -74,27 +76,20 @@ class GridSource(WindowSource):
         table = self._table
         image = int(np.searchsorted(table.stops, index, side="right"))
         rank = index - (int(table.stops[image - 1]) if image else 0)
-        row, column = divmod(rank, int(table.counts[image, 1]))
-        y, x = (
-            _start(
-                position, *(int(column[image, axis]) for column in (table.lengths, table.extents, table.steps))
-            )
-            for axis, position in enumerate((row, column))
-        )
-        height, width = table.extents[image]
-        return self.shape.target(int(table.ids[image]), Window(y, x, int(height), int(width)), "grid", index)
+        place = divmod(rank, int(table.counts[image, 1]))
+        # Item ``place`` of geometry.axis_positions along each axis, without listing them all.
+        last = np.maximum(table.lengths[image] - table.extents[image], 0)
+        y, x = np.minimum(place * table.steps[image], last).tolist()
+        height, width = table.extents[image].tolist()
+        return self.shape.target(table.ids[image], Window(y, x, height, width), "grid", index)
 
     @cached_property
     def _table(self) -> _GridTable:
         ids = self._images.ids(self.sampler)
-        lengths = np.array([self.sampler.image_shape(int(i))[:2] for i in ids], dtype=np.int64)
-        extents = np.array([self.shape.extent(self.sampler, int(i)) for i in ids], dtype=np.int64)
+        lengths, extents = image_sizes(self.sampler, ids), self.shape.extents(self.sampler, ids)
         # The step scales with the window and never falls behind it: touching windows touch at any scale.
-        steps = np.array(
-            [[_step(h, self.stride[0], self.shape.size[0]), _step(w, self.stride[1], self.shape.size[1])]
-             for h, w in extents.tolist()],
-            dtype=np.int64,
-        )  # fmt: skip
+        (stride_y, stride_x), (height, width) = self.stride, self.shape.size
+        steps = np.array([(_step(h, stride_y, height), _step(w, stride_x, width)) for h, w in extents.tolist()])
         beyond = np.maximum(lengths - extents, 0)
         counts = -(-beyond // steps) + 1
         return _GridTable(ids, lengths, extents, steps, counts, np.cumsum(counts.prod(axis=1)))
@@ -103,18 +98,13 @@ class GridSource(WindowSource):
 class _GridTable(NamedTuple):
     """Per image; pairs are ``(y, x)``, level-0 pixels."""
 
-    ids: NDArray[np.int64]
+    ids: list[int]
     lengths: NDArray[np.int64]
     extents: NDArray[np.int64]
     steps: NDArray[np.int64]
     counts: NDArray[np.int64]
     #: Index after the last window of the image.
     stops: NDArray[np.int64]
-
-
-def _start(position: int, length: int, extent: int, step: int) -> int:
-    """Return item ``position`` of ``geometry.axis_positions(length, extent, step)`` without listing them."""
-    return max(0, min(position * step, length - extent))
 
 
 def _step(extent: int, stride: int, size: int) -> int:

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from slidesampler.errors import NegativesExhaustedError, SamplingError
 from slidesampler.geometry import Window
 from slidesampler.rng import rng_for
-from slidesampler.sampling.base import SourceSampler, WindowShape, WindowSource, checked_count
+from slidesampler.sampling.base import SourceSampler
+from slidesampler.sampling.shape import WindowShape, image_sizes
+from slidesampler.sampling.windows import WindowSource, checked_count
 from slidesampler.target import Target
 
 __all__ = ["NegativeSource"]
@@ -130,7 +132,7 @@ class NegativeSource(WindowSource):
         slack = table.lengths[image] - table.extents[image]
         y, x = rng.integers(np.minimum(slack, 0), np.maximum(slack, 0) + 1).tolist()
         height, width = table.extents[image].tolist()
-        return int(table.ids[image]), Window(y, x, height, width)
+        return table.ids[image], Window(y, x, height, width)
 
     def _refuse(self, target: Target, image_id: int, window: Window) -> str | None:
         """Return why a window is no negative; None where it is one."""
@@ -155,7 +157,7 @@ class NegativeSource(WindowSource):
 
     def _check_possible(self) -> None:
         if not self._table.area_stops[-1]:
-            largest = self.sampler.image_shape(int(self._images.ids(self.sampler)[self._table.best]))
+            largest = self._table.lengths[self._table.best]
             raise SamplingError(
                 f"windows of {self.shape.size[0]} x {self.shape.size[1]} output pixels are too large: no image "
                 f"fills {self.min_valid:.0%} of one (the best has {largest[0]} x {largest[1]} level-0 pixels); "
@@ -165,8 +167,7 @@ class NegativeSource(WindowSource):
     @cached_property
     def _table(self) -> _AreaTable:
         ids = self._images.ids(self.sampler)
-        lengths = np.array([self.sampler.image_shape(int(i))[:2] for i in ids], dtype=np.int64)
-        extents = np.array([self.shape.extent(self.sampler, int(i)) for i in ids], dtype=np.int64)
+        lengths, extents = image_sizes(self.sampler, ids), self.shape.extents(self.sampler, ids)
         filled = (np.minimum(lengths, extents) / extents).prod(axis=1)
         areas = np.where(filled >= self.min_valid, lengths.prod(axis=1), 0)
         return _AreaTable(ids, lengths, extents, np.cumsum(areas), int(np.argmax(filled)))
@@ -175,7 +176,7 @@ class NegativeSource(WindowSource):
 class _AreaTable(NamedTuple):
     """Per image; pairs are ``(y, x)``, level-0 pixels."""
 
-    ids: NDArray[np.int64]
+    ids: list[int]
     lengths: NDArray[np.int64]
     extents: NDArray[np.int64]
     #: Cumulative area in square pixels; an image too small for the windows adds nothing.

@@ -16,7 +16,9 @@ from slidesampler.errors import SamplingError, TargetError
 from slidesampler.geometry import Window, start_from_center
 from slidesampler.models import NO_CATEGORY, ClassMap
 from slidesampler.rng import rng_for
-from slidesampler.sampling.base import SourceSampler, WindowShape, WindowSource, checked_count, checked_pair
+from slidesampler.sampling.base import SourceSampler
+from slidesampler.sampling.shape import WindowShape, image_sizes
+from slidesampler.sampling.windows import WindowSource, checked_count, checked_pair
 from slidesampler.target import Target
 
 __all__ = ["PositiveSource"]
@@ -108,12 +110,12 @@ class PositiveSource(WindowSource):
         image_id, row = self.sampler.manifest.locate_annot(annot_id)
         shapes = self.sampler.manifest.shapes_of(image_id)
         x0, y0, x1, y1 = shapes.boxes_xyxy[row].tolist()
-        lengths = self.sampler.image_shape(image_id)[:2]
-        extent = self.shape.extent(self.sampler, image_id)
+        height, width = image_sizes(self.sampler, [image_id])[0].tolist()
+        extent = self.shape.extents(self.sampler, [image_id])[0].tolist()
         y, x = [
             self._start(rng, (low, high), length, size, jitter)
             for low, high, length, size, jitter in zip(
-                (y0, x0), (y1, x1), lengths, extent, self.jitter_px, strict=True
+                (y0, x0), (y1, x1), (height, width), extent, self.jitter_px, strict=True
             )
         ]
         return self.shape.target(
@@ -158,7 +160,7 @@ class PositiveSource(WindowSource):
         if self._images.everything:
             slices = [manifest.shapes]
         else:
-            slices = [manifest.shapes_of(int(image_id)) for image_id in self._images.ids(self.sampler)]
+            slices = [manifest.shapes_of(image_id) for image_id in self._images.ids(self.sampler)]
         annot_ids = np.concatenate([shapes.annot_ids for shapes in slices])
         category_ids = np.concatenate([shapes.category_ids for shapes in slices])
         present, inverse = np.unique(category_ids, return_inverse=True)
