@@ -10,6 +10,7 @@ import importlib
 import importlib.metadata
 import json
 import platform
+import shlex
 import sys
 import sysconfig
 from pathlib import Path
@@ -89,10 +90,11 @@ def opencv() -> str:
     found = [name for name in OPENCV if _version(name)]
     if len(found) < 2:
         return ""
+    python = shlex.quote(sys.executable)
     return (
-        f"{' and '.join(found)} are both installed and overwrite each other's files; run\n"
-        f"  {sys.executable} -m pip uninstall -y {' '.join(found)}\n"
-        f"  {sys.executable} -m pip install opencv-python-headless"
+        f"{' and '.join(found)} are all installed and overwrite each other's files; run\n"
+        f"  {python} -m pip uninstall -y {' '.join(found)}\n"
+        f"  {python} -m pip install opencv-python-headless"
     )
 
 
