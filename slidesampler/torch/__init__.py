@@ -1,0 +1,30 @@
+"""Windows for torch: a map-style dataset and its collate function.
+
+The module is called ``torch`` like the package it serves. It does not hide it: imports here are absolute, so
+``import torch`` is always the real one. People write ``slidesampler.torch.WindowDataset``.
+"""
+
+import contextlib
+import importlib
+
+# GDAL's libraries must be loaded before torch's: both bring their own copies of common C++ libraries, and a
+# GDAL that finds torch's already in the process can fail to load or crash at its first read. Where GDAL is
+# missing or broken nothing is said here, since npy caches do not need it; what needs it says so.
+with contextlib.suppress(ImportError):
+    importlib.import_module("osgeo.gdal")
+
+try:
+    importlib.import_module("torch")
+except ImportError as error:
+    from slidesampler.errors import MissingDependencyError
+
+    raise MissingDependencyError(
+        "slidesampler.torch needs torch >= 2.6, which cannot be imported "
+        f'({error}); install it with: pip install "slidesampler[torch]"'
+    ) from error
+
+from slidesampler.torch.batches import collate
+from slidesampler.torch.dataset import WindowDataset
+from slidesampler.torch.items import sample_to_item
+
+__all__ = ["WindowDataset", "collate", "sample_to_item"]

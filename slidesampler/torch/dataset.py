@@ -1,0 +1,188 @@
+"""``WindowDataset``: the windows a source chooses, as torch items."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils.data import Dataset
+
+from slidesampler.sampling import FixedSource, TargetSource
+from slidesampler.target import Target
+from slidesampler.torch.batches import collate
+from slidesampler.torch.items import Item, sample_to_item
+
+if TYPE_CHECKING:
+    from slidesampler.sampler import Sampler
+
+__all__ = ["WindowDataset"]
+
+
+class WindowDataset(Dataset[Item]):
+    """A map-style dataset of windows.
+
+    Items depend on ``(epoch, index)`` alone, so any number of workers, started by fork or by spawn, gives the
+    same ones. Workers need no ``worker_init_fn``: files are opened by the process that reads them, and random
+    choices are drawn from the source's seed, not from the worker's.
+
+    Parameters
+    ----------
+    sampler : Sampler
+    source_or_targets : TargetSource or iterable of Target or mapping
+        Which windows; a list of targets is checked at once.
+    transform : callable, optional
+        Takes an item (a dict of tensors, see :func:`~slidesampler.torch.sample_to_item`, with ``index`` and
+        ``epoch``) and returns an item. For random augmentation that does not depend on workers draw from
+        ``slidesampler.rng_for(seed, item["epoch"], item["index"], "augment")``.
+    with_annots, with_mask, with_instances : bool
+        What is loaded besides pixels.
+    visible_threshold : float
+        Least visible share of the annotations in ``annots``.
+    mask_dtype : torch.dtype, optional
+        Dtype of masks. The stored one (uint8; uint16 from 256 classes on) where None: an eighth of what int64
+        takes in memory and between processes, and ``batch["mask"].long()`` is quick on the device.
+
+    Raises
+    ------
+    TargetError
+        For a list with something in it that is no target.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from slidesampler import GridSource, Sampler
+    >>> pixels = np.zeros((64, 96, 3), np.uint8)
+    >>> sampler = Sampler({"images": [{"id": 1, "file_name": "array://zeros"}]}, arrays={"zeros": pixels})
+    >>> dataset = WindowDataset(sampler, GridSource(sampler, size=32))
+    >>> len(dataset), dataset[-1]["image"].shape, dataset[-1]["window"].tolist()
+    (6, torch.Size([3, 32, 32]), [32, 64, 32, 32])
+    >>> dataset.collate([dataset[0], dataset[1]])["image"].shape
+    torch.Size([2, 3, 32, 32])
+    """
+
+    #: For ``DataLoader(..., collate_fn=dataset.collate)``; see :func:`slidesampler.torch.collate`.
+    collate = staticmethod(collate)
+
+    def __init__(
+        self,
+        sampler: Sampler,
+        source_or_targets: TargetSource | Iterable[Target | Mapping[str, Any]],
+        transform: Callable[[Item], Item] | None = None,
+        *,
+        with_annots: bool = True,
+        with_mask: bool = True,
+        with_instances: bool = False,
+        visible_threshold: float = 0.0,
+        mask_dtype: torch.dtype | None = None,
+    ) -> None:
+        self.sampler = sampler
+        self.source: TargetSource = (
+            source_or_targets if isinstance(source_or_targets, TargetSource) else FixedSource(source_or_targets)
+        )
+        self.transform = transform
+        self.with_annots = with_annots
+        self.with_mask = with_mask
+        self.with_instances = with_instances
+        self.visible_threshold = visible_threshold
+        self.mask_dtype = mask_dtype
+        # In shared memory: workers that persist over epochs have a copy of the dataset, and must hear of a new
+        # epoch all the same.
+        self._epoch = _shared(torch.zeros((), dtype=torch.int64))
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that plain indices belong to."""
+        return int(self._epoch)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that plain indices belong to; call it before the epoch's loop.
+
+        Reaches workers that are already running (``persistent_workers=True``).
+        """
+        self._epoch.fill_(operator.index(epoch))
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int | tuple[int, int]) -> Item:
+        """Return one item.
+
+        Parameters
+        ----------
+        index : int or (epoch, index)
+            Negative indices count from the end. A plain index is of the epoch that :meth:`set_epoch` chose.
+
+        Raises
+        ------
+        IndexError
+            If there is no such item.
+        TypeError
+            If the index is something else.
+        """
+        return self._load(*self._choose(index))
+
+    def __getitems__(self, indices: Sequence[int | tuple[int, int]]) -> list[Item]:
+        """Return items in the order asked, reading them in the order in which they lie in the images.
+
+        What a ``DataLoader`` calls for a batch. Neighbouring windows of one image share tiles, so reading them
+        one after the other decodes these once.
+        """
+        chosen = [self._choose(index) for index in indices]
+        items: list[Item] = [{}] * len(chosen)
+        for position in sorted(range(len(chosen)), key=lambda position: _place(chosen[position][2])):
+            items[position] = self._load(*chosen[position])
+        return items
+
+    def _choose(self, index: int | tuple[int, int]) -> tuple[int, int, Target]:
+        if isinstance(index, tuple):
+            if len(index) != 2:
+                raise TypeError(f"an index is a whole number or (epoch, index), got {index!r}")
+            epoch, number = operator.index(index[0]), operator.index(index[1])
+        else:
+            epoch, number = self.epoch, operator.index(index)
+        length = len(self)
+        if not -length <= number < length:
+            raise IndexError(f"item {number} was asked for; the dataset has {length}")
+        number %= length
+        return epoch, number, self.source.target(epoch, number)
+
+    def _load(self, epoch: int, index: int, target: Target) -> Item:
+        try:
+            sample = self.sampler.load_sample(
+                target,
+                self.with_annots,
+                self.with_mask,
+                with_instances=self.with_instances,
+                visible_threshold=self.visible_threshold,
+            )
+            item = sample_to_item(sample, self.mask_dtype)
+            item["index"], item["epoch"] = index, epoch
+            if self.transform is None:
+                return item
+            changed = self.transform(item)
+        except Exception as error:
+            # Torch sends a worker's error as its class and its printed traceback, of which notes are a part.
+            error.add_note(f"in item {index} of epoch {epoch}, target {target.to_mapping()}")
+            raise
+        if not isinstance(changed, dict):
+            raise TypeError(f"the transform must return the item, a dict; it returned {type(changed).__name__}")
+        return changed
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        # A copy made by pickle or deepcopy has an epoch of its own; one sent to a worker shares it already.
+        self._epoch = _shared(self._epoch)
+
+
+def _shared(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the tensor in memory that other processes see; itself where it is there already."""
+    return tensor.share_memory_()  # type: ignore[no-untyped-call,no-any-return]
+
+
+def _place(target: Target) -> tuple[int, int, int]:
+    """Return a key that sorts targets by where their pixels lie."""
+    window = target.window
+    image_id = -1 if target.image_id is None else target.image_id
+    return (image_id, 0, 0) if window is None else (image_id, window.y, window.x)
