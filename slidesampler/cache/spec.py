@@ -30,8 +30,8 @@ class BuildSpec:
     ----------
     backend : {"cog", "npy"}
     codec : {"auto", "zstd", "deflate", "lzw", "jpeg", "webp", "none"}
-        ``"auto"`` never adds loss: zstd where this GDAL can, else deflate; ``"none"`` for npy, which holds plain
-        pixels and takes nothing else.
+        ``"auto"`` never adds loss: zstd where this GDAL can, else deflate; ``"none"`` for npy, which holds
+        plain pixels and takes nothing else.
     quality : int, optional
         1 to 100, for jpeg and webp only; 90 where None. WebP of quality 100 is lossless.
     tile : int

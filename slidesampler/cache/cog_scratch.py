@@ -1,0 +1,190 @@
+"""The scratch file a COG is copied from.
+
+A COG holds its smallest overview first, so it cannot be written while the image streams by. GDAL's COG driver
+copies one from a dataset that has everything; this is that dataset: a tiled GTiff in the folder of the COG,
+with overviews and mask of our own making, because GDAL's average drifts by up to half a pixel on odd sizes.
+Scratch and COG are on the disk together for a while: about twice the room of the finished file with a
+lossless codec, and the room of a lossless file on top with a lossy one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slidesampler.cache.codecs import scratch_options
+from slidesampler.cache.gdal_write import gdal, gdal_array, gdal_config, gdal_errors
+from slidesampler.cache.write_failure import remove_files
+from slidesampler.errors import BuildError
+from slidesampler.models import Level
+
+__all__ = ["CogScratch"]
+
+#: The dtypes that are written, and nothing else: GDAL would widen or narrow others.
+_GDAL_TYPES = {"uint8": "Byte", "uint16": "UInt16", "int16": "Int16", "uint32": "UInt32", "float32": "Float32"}
+
+
+class CogScratch:
+    """A COG in the making. Use as a context manager: whatever happens, the scratch file is removed.
+
+    Parameters
+    ----------
+    path : Path
+        Of the COG; the scratch file is beside it.
+    levels : tuple of Level
+        Finest first, each of half the size of the one before, rounded up.
+    channels : int
+    dtype : numpy.dtype
+        uint8, uint16, int16, uint32 or float32.
+    tile : int
+    threads : int
+        Threads that compress.
+    names : tuple of str
+        Channel names, kept as band descriptions; may be empty.
+    mpp : (float, float) or None
+        Micrometres per pixel ``(y, x)``, kept as TIFF resolution.
+    rgb : bool
+        Whether the first three channels are red, green and blue.
+    sparse : bool
+        Leave out tiles that are never written or are all 0.
+
+    Raises
+    ------
+    BuildError
+        From every method, when GDAL could not do it.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        levels: tuple[Level, ...],
+        channels: int,
+        dtype: np.dtype[Any],
+        *,
+        tile: int,
+        threads: int = 1,
+        names: tuple[str, ...] = (),
+        mpp: tuple[float, float] | None = None,
+        rgb: bool = False,
+        sparse: bool = False,
+    ) -> None:
+        self._path, self._levels, self._channels = path, levels, channels
+        self._scratch = path.with_suffix(".scratch.tif")
+        self._finished = False
+        options = scratch_options(tile=tile, threads=threads, sparse=sparse)
+        # Told, not guessed: GDAL takes the fourth of four uint8 channels for alpha.
+        options += [f"PHOTOMETRIC={'RGB' if rgb else 'MINISBLACK'}", "ALPHA=NO"]
+        kind = getattr(gdal, f"GDT_{_GDAL_TYPES[dtype.name]}")
+        base = levels[0]
+        with gdal_errors(self._scratch):
+            driver = gdal.GetDriverByName("GTiff")
+            self._dataset = driver.Create(
+                str(self._scratch), base.width, base.height, channels, kind, options=options
+            )
+        self._describe(names, mpp)
+        self._build_overviews()
+
+    def __enter__(self) -> CogScratch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # What closing the scratch file has to say is of no interest: it goes.
+        gdal.PushErrorHandler("CPLQuietErrorHandler")
+        try:
+            self._dataset = None
+        finally:
+            gdal.PopErrorHandler()
+        remove_files(self._path.parent, f"{self._scratch.name}*")
+        if not self._finished:
+            # GDAL may have put files of its own beside the COG: .aux.xml, .ovr.tmp, .msk.
+            remove_files(self._path.parent, f"{self._path.name}*")
+
+    def _describe(self, names: tuple[str, ...], mpp: tuple[float, float] | None) -> None:
+        with gdal_errors(self._scratch):
+            for number, name in enumerate(names, 1):
+                self._dataset.GetRasterBand(number).SetDescription(name)
+            if mpp is not None:
+                # Pixels per centimetre, as every slide format has it.
+                self._dataset.SetMetadataItem("TIFFTAG_YRESOLUTION", repr(10_000 / mpp[0]))
+                self._dataset.SetMetadataItem("TIFFTAG_XRESOLUTION", repr(10_000 / mpp[1]))
+                self._dataset.SetMetadataItem("TIFFTAG_RESOLUTIONUNIT", "3")
+
+    def _build_overviews(self) -> None:
+        if len(self._levels) == 1:
+            return
+        factors = [int(level.downsample[0]) for level in self._levels[1:]]
+        with gdal_errors(self._scratch), gdal_config(GDAL_TIFF_INTERNAL_MASK="YES"):
+            self._dataset.BuildOverviews("NONE", factors)
+            band = self._dataset.GetRasterBand(1)
+            overviews = [band.GetOverview(number) for number in range(band.GetOverviewCount())]
+        sizes = [(overview.YSize, overview.XSize) for overview in overviews]
+        wanted = [(level.height, level.width) for level in self._levels[1:]]
+        if sizes != wanted:
+            raise BuildError(f"{self._scratch}: GDAL made overviews of {sizes}, {wanted} were asked for")
+
+    def start_mask(self) -> None:
+        """Add a mask to all levels; nothing is valid until it is written so."""
+        with gdal_errors(self._scratch), gdal_config(GDAL_TIFF_INTERNAL_MASK="YES"):
+            self._dataset.CreateMaskBand(gdal.GMF_PER_DATASET)
+        # Existing overviews get a mask of their own by being built again; this keeps their pixels.
+        self._build_overviews()
+
+    def write(self, level: int, y: int, x: int, pixels: NDArray[Any]) -> None:
+        """Write ``(h, w, C)`` pixels at ``(y, x)`` of a level."""
+        with gdal_errors(self._scratch):
+            if level == 0 and self._channels > 1:
+                gdal_array.DatasetWriteArray(self._dataset, pixels, x, y, interleave="pixel")
+                return
+            for number in range(self._channels):
+                band = self._dataset.GetRasterBand(number + 1)
+                if level:
+                    band = band.GetOverview(level - 1)
+                band.WriteArray(pixels[:, :, number], x, y)
+
+    def write_mask(self, level: int, y: int, x: int, valid: NDArray[np.bool_]) -> None:
+        """Write ``(h, w)`` of the mask at ``(y, x)`` of a level."""
+        with gdal_errors(self._scratch):
+            mask = self._dataset.GetRasterBand(1).GetMaskBand()
+            if level:
+                mask = mask.GetOverview(level - 1)
+            mask.WriteArray(valid.astype(np.uint8) * 255, x, y)
+
+    def finish(self, options: list[str], advance: Callable[[float], None]) -> None:
+        """Copy everything into the COG.
+
+        Parameters
+        ----------
+        options : list of str
+            Creation options of the COG driver.
+        advance : callable
+            Told the share that is done, 0 to 1, now and then. An exception of its own (a KeyboardInterrupt, for
+            example) ends the copy and is raised.
+        """
+        raised: list[BaseException] = []
+
+        def progress(share: float, _message: str, _data: object) -> int:
+            try:
+                advance(share)
+            except BaseException as error:  # GDAL's C code would swallow it
+                raised.append(error)
+                return 0
+            return 1
+
+        try:
+            with gdal_errors(self._path), gdal_config(GDAL_TIFF_INTERNAL_MASK="YES"):
+                self._dataset.FlushCache()
+                driver = gdal.GetDriverByName("COG")
+                copy = driver.CreateCopy(str(self._path), self._dataset, options=options, callback=progress)
+                # Closing writes what is left, and says so only in GDAL's log.
+                del copy
+        except BuildError:
+            if raised:
+                raise raised[0] from None
+            raise
+        if not self._path.is_file():
+            raise BuildError(f"{self._path}: GDAL's COG driver reported success and left no file")
+        self._finished = True

@@ -1,0 +1,133 @@
+"""An image as one cloud-optimised GeoTIFF: levels of exact means, and the valid mask inside where needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slidesampler.cache.codecs import check_codec, cog_options
+from slidesampler.cache.cog_scratch import CogScratch
+from slidesampler.cache.gdal_write import block_cache
+from slidesampler.cache.pyramid import image_levels
+from slidesampler.cache.spec import BuildSpec, WrittenFiles
+from slidesampler.cache.stream import stream_image
+from slidesampler.readers.base import Reader
+
+__all__ = ["Halves", "write_cog"]
+
+_RED_GREEN_BLUE = (("r", "red"), ("g", "green"), ("b", "blue"))
+
+
+def write_cog(
+    reader: Reader, folder: Path, spec: BuildSpec, *, threads: int, advance: Callable[[int], None]
+) -> WrittenFiles:
+    """Write an image as ``image.tif``.
+
+    Parameters
+    ----------
+    reader : Reader
+    folder : Path
+        Exists; needs room for the COG and for a scratch file of the image compressed without loss (see
+        :mod:`slidesampler.cache.cog_scratch`), which is removed at the end, also of a failure.
+    spec : BuildSpec
+        Resolved.
+    threads : int
+        Threads that compress.
+    advance : callable
+        Told of level-0 pixels: half of them while the image is read, half while the COG is put together.
+
+    Raises
+    ------
+    CodecError
+        If the codec cannot hold these pixels; before anything is read.
+    BuildError
+        If a file cannot be written.
+    """
+    height, width, channels = reader.shape
+    check_codec(spec.codec, reader.dtype, channels)
+    levels = image_levels(height, width, spec.tile)
+    path = folder / "image.tif"
+    progress = Halves(height * width, advance)
+    with (
+        block_cache(),
+        CogScratch(
+            path,
+            levels,
+            channels,
+            reader.dtype,
+            tile=spec.tile,
+            threads=threads,
+            names=reader.channels,
+            mpp=reader.mpp,
+            rgb=_is_rgb(reader),
+        ) as scratch,
+    ):
+        has_valid = stream_image(reader, levels, _CogSink(scratch), progress.first)
+        scratch.finish(cog_options(spec.codec, spec.quality, tile=spec.tile, threads=threads), progress.second)
+    progress.done()
+    return WrittenFiles(
+        files={"image": path.name},
+        shape=reader.shape,
+        dtype=reader.dtype.name,
+        levels=levels,
+        tile=spec.tile,
+        codec=spec.codec,
+        quality=spec.quality,
+        lossless=spec.lossless,
+        has_valid=has_valid,
+    )
+
+
+def _is_rgb(reader: Reader) -> bool:
+    """Whether viewers should show the first three channels as colours."""
+    if reader.shape[2] not in (3, 4) or reader.dtype != np.uint8:
+        return False
+    names = [name.lower() for name in reader.channels[:3]]
+    return not names or all(name in allowed for name, allowed in zip(names, _RED_GREEN_BLUE, strict=True))
+
+
+class _CogSink:
+    """Hands the pieces to the scratch file; see :class:`slidesampler.cache.stream.LevelSink`."""
+
+    def __init__(self, scratch: CogScratch) -> None:
+        self.write_pixels: Callable[[int, int, int, NDArray[Any]], None] = scratch.write
+        self.start_valid: Callable[[], None] = scratch.start_mask
+        self.write_valid: Callable[[int, int, int, NDArray[np.bool_]], None] = scratch.write_mask
+
+
+class Halves:
+    """Progress of work that goes over an image twice, told as if it went once.
+
+    Parameters
+    ----------
+    total : int
+        Level-0 pixels of the image; what is told adds up to this, exactly.
+    advance : callable
+    """
+
+    def __init__(self, total: int, advance: Callable[[int], None]) -> None:
+        self._total, self._advance = total, advance
+        self._seen = 0
+        self._told = 0
+
+    def first(self, pixels: int) -> None:
+        """Take pixels of the first pass."""
+        self._seen += pixels
+        self._tell(self._seen // 2)
+
+    def second(self, share: float) -> None:
+        """Take the share of the second pass that is done, 0 to 1."""
+        self._tell((self._total + int(self._total * min(max(share, 0.0), 1.0))) // 2)
+
+    def done(self) -> None:
+        """Tell what is left."""
+        self._tell(self._total)
+
+    def _tell(self, reached: int) -> None:
+        if reached > self._told:
+            self._advance(reached - self._told)
+            self._told = reached
