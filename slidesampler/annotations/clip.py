@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,6 +11,7 @@ from slidesampler.annotations.index import AnnotIndex
 from slidesampler.annotations.labels import class_indices
 from slidesampler.annotations.polyclip import clip_polygons
 from slidesampler.annotations.rle import rle_count
+from slidesampler.annotations.spans import ragged_arange
 from slidesampler.geometry import Window
 from slidesampler.models import Annots, ClassMap, Part
 from slidesampler.shapes import ShapeKind, Shapes
@@ -71,34 +74,44 @@ def annots_in_window(
     kept = np.flatnonzero((visible > 0) & (visible >= visible_threshold))
     parts.update({i: shapes.parts(int(rows[i])) for i in kept.tolist() if i not in parts})
     rows = rows[kept]
-    to_sample = _ToSample(window, size)
+    scale = np.array([size[1] / window.width, size[0] / window.height])
     return Annots(
         annot_ids=shapes.annot_ids[rows],
         category_ids=shapes.category_ids[rows],
         class_index=class_indices(shapes, rows, class_map),
-        boxes_xyxy=to_sample.points(boxes[kept].reshape(-1, 2)).reshape(-1, 4),
-        polygons=tuple(to_sample.parts(parts[i]) for i in kept.tolist()),
-        keypoints=tuple(to_sample.keypoints(shapes.points(row)) for row in rows.tolist()),
+        boxes_xyxy=_relative(boxes[kept].reshape(-1, 2), window, scale).reshape(-1, 4),
+        polygons=_relative_parts([parts[i] for i in kept.tolist()], window, scale),
+        keypoints=_relative_keypoints(shapes, rows, window, scale),
         visible=visible[kept],
     )
 
 
-class _ToSample:
-    """Takes level-0 coordinates to pixels of a sample."""
+def _relative(xy: NDArray[np.float64], window: Window, scale: NDArray[np.float64]) -> NDArray[np.float64]:
+    moved: NDArray[np.float64] = (xy - (window.x, window.y)) * scale
+    return moved
 
-    def __init__(self, window: Window, size: tuple[int, int]) -> None:
-        self.origin = np.array([window.x, window.y], dtype=float)
-        self.scale = np.array([size[1] / window.width, size[0] / window.height])
 
-    def points(self, xy: NDArray[np.float64]) -> NDArray[np.float64]:
-        moved: NDArray[np.float64] = (xy - self.origin) * self.scale
-        return moved
+def _relative_parts(
+    annots: list[tuple[Part, ...]], window: Window, scale: NDArray[np.float64]
+) -> tuple[tuple[Part, ...], ...]:
+    rings = [ring for parts in annots for part in parts for ring in part]
+    if not rings:
+        return tuple(() for _ in annots)
+    # One computation for all: a window of nuclei has hundreds of rings of a few points.
+    moved = _relative(np.concatenate(rings), window, scale)
+    ends = np.cumsum([len(ring) for ring in rings]).tolist()
+    pieces = iter([moved[a:b] for a, b in pairwise([0, *ends])])
+    return tuple(tuple(tuple(next(pieces) for _ in part) for part in parts) for parts in annots)
 
-    def parts(self, parts: tuple[Part, ...]) -> tuple[Part, ...]:
-        return tuple(tuple(self.points(ring) for ring in part) for part in parts)
 
-    def keypoints(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.column_stack((self.points(points[:, :2]), points[:, 2]))
+def _relative_keypoints(
+    shapes: Shapes, rows: NDArray[np.int64], window: Window, scale: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], ...]:
+    first, last = shapes.annot_keypoints[rows], shapes.annot_keypoints[rows + 1]
+    moved = shapes.keypoints[ragged_arange(first, last)]
+    moved[:, :2] = _relative(moved[:, :2], window, scale)
+    ends = np.cumsum(last - first).tolist()
+    return tuple(moved[a:b] for a, b in pairwise([0, *ends]))
 
 
 def _visible_shares(
