@@ -19,6 +19,9 @@ except ImportError as error:
         "run scripts/setup of the slidesampler checkout, or: conda install -c conda-forge gdal"
     ) from error
 
+# As the readers do; without it GDAL from 3.7 on warns at every first use.
+gdal.UseExceptions()
+
 __all__ = ["block_cache", "gdal", "gdal_array", "gdal_config", "gdal_errors"]
 
 #: Bytes of GDAL's block cache while a build writes. It holds the row of tiles being filled at every level of

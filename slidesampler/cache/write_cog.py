@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from slidesampler.cache.codecs import check_codec, cog_options
 from slidesampler.cache.cog_scratch import CogScratch
 from slidesampler.cache.gdal_write import block_cache
+from slidesampler.cache.halves import Halves
 from slidesampler.cache.pyramid import image_levels
 from slidesampler.cache.spec import BuildSpec, WrittenFiles
 from slidesampler.cache.stream import stream_image
 from slidesampler.readers.base import Reader
 
-__all__ = ["Halves", "write_cog"]
+__all__ = ["write_cog"]
 
 _RED_GREEN_BLUE = (("r", "red"), ("g", "green"), ("b", "blue"))
 
@@ -97,37 +98,3 @@ class _CogSink:
         self.write_pixels: Callable[[int, int, int, NDArray[Any]], None] = scratch.write
         self.start_valid: Callable[[], None] = scratch.start_mask
         self.write_valid: Callable[[int, int, int, NDArray[np.bool_]], None] = scratch.write_mask
-
-
-class Halves:
-    """Progress of work that goes over an image twice, told as if it went once.
-
-    Parameters
-    ----------
-    total : int
-        Level-0 pixels of the image; what is told adds up to this, exactly.
-    advance : callable
-    """
-
-    def __init__(self, total: int, advance: Callable[[int], None]) -> None:
-        self._total, self._advance = total, advance
-        self._seen = 0
-        self._told = 0
-
-    def first(self, pixels: int) -> None:
-        """Take pixels of the first pass."""
-        self._seen += pixels
-        self._tell(self._seen // 2)
-
-    def second(self, share: float) -> None:
-        """Take the share of the second pass that is done, 0 to 1."""
-        self._tell((self._total + int(self._total * min(max(share, 0.0), 1.0))) // 2)
-
-    def done(self) -> None:
-        """Tell what is left."""
-        self._tell(self._total)
-
-    def _tell(self, reached: int) -> None:
-        if reached > self._told:
-            self._advance(reached - self._told)
-            self._told = reached
