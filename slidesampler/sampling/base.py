@@ -6,6 +6,7 @@ it knows is drawn from ``rng_for(seed, epoch, index)`` and from the manifest.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -52,6 +53,11 @@ class AnnotTable(Protocol):
     @property
     def shapes(self) -> Shapes:
         """All annotations, those of one image next to each other."""
+        ...
+
+    @property
+    def category_names(self) -> Mapping[int, str]:
+        """Name of every category id."""
         ...
 
     def shapes_of(self, image_id: int) -> Shapes:

@@ -7,14 +7,14 @@ import math
 import operator
 from collections.abc import Iterable, Mapping
 from functools import cached_property
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, SupportsIndex, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from slidesampler.errors import SamplingError, TargetError
 from slidesampler.geometry import Window, start_from_center
-from slidesampler.models import NO_CATEGORY, ClassMap
+from slidesampler.models import ClassMap
 from slidesampler.rng import rng_for
 from slidesampler.sampling.base import SourceSampler
 from slidesampler.sampling.shape import WindowShape, image_sizes
@@ -46,7 +46,8 @@ class PositiveSource(WindowSource):
     seed : int
         Same seed, same windows.
     categories : str, int or iterable of these, optional
-        Class names (a supercategory stands for all classes below it) or category ids; all where None.
+        Names (of categories, of classes, of supercategories for all below them) or category ids; all where
+        None.
     balance : {"annotation", "class"}
         Whether each annotation has the same chance, or each class (and each annotation within its class).
     jitter_px : int or (int, int)
@@ -97,7 +98,7 @@ class PositiveSource(WindowSource):
         self.balance = balance
         self.inside = inside
         self.jitter_px = checked_pair("jitter_px", jitter_px, 0)
-        self._wanted = _wanted_categories(sampler.class_map, categories)
+        self._wanted = _wanted_categories(sampler, categories)
         self._each_once = n is None and balance == "annotation"
         self._length = len(self._table.annot_ids) if n is None else checked_count(n)
 
@@ -144,12 +145,10 @@ class PositiveSource(WindowSource):
         center = (min(max(box[0], 0.0), length) + min(max(box[1], 0.0), length)) / 2
         # The pixel that holds the centre; a box of no area on the far edge is held by the last one.
         held = min(math.floor(center), length - 1)
-        start = start_from_center(center, extent)
-        lowest, highest = max(start - jitter, held - extent + 1), min(start + jitter, held)
+        lowest, highest = held - extent + 1, held
+        start = min(max(start_from_center(center, extent), lowest), highest)
         # Drawn even where there is one choice, so that jitter along y does not change what x gets.
-        start = (
-            int(rng.integers(lowest, highest + 1)) if lowest <= highest else min(max(start, lowest), highest)
-        )
+        start = int(rng.integers(max(start - jitter, lowest), min(start + jitter, highest) + 1))
         if self.inside and length >= extent:
             start = min(max(start, 0), length - extent)
         return start
@@ -165,8 +164,9 @@ class PositiveSource(WindowSource):
         category_ids = np.concatenate([shapes.category_ids for shapes in slices])
         present, inverse = np.unique(category_ids, return_inverse=True)
         indices = np.array([classes.index_of(int(category)) for category in present], dtype=np.int64)
+        wanted = None if self._wanted is None else set().union(*self._wanted.values())
         chosen = [
-            index not in (0, classes.ignore) and (self._wanted is None or int(category) in self._wanted)
+            index not in (0, classes.ignore) and (wanted is None or int(category) in wanted)
             for category, index in zip(present, indices.tolist(), strict=True)
         ]
         self._check_present(present[chosen])
@@ -187,10 +187,10 @@ class PositiveSource(WindowSource):
                 )
             return
         there = set(chosen.tolist())
-        for name in dict.fromkeys(self._wanted.values()):
-            if not any(category in there for category, asked in self._wanted.items() if asked == name):
+        for word, categories in self._wanted.items():
+            if there.isdisjoint(categories):
                 raise SamplingError(
-                    f"no annotation of category {name!r} in {scope}; leave it out of categories, or add images"
+                    f"no annotation of category {word!r} in {scope}; leave it out of categories, or add images"
                 )
 
 
@@ -205,47 +205,53 @@ class _AnnotChoice(NamedTuple):
 
 
 def _wanted_categories(
-    classes: ClassMap, categories: str | int | Iterable[str | int] | None
-) -> dict[int, str | int] | None:
-    """Return category id -> the word that asked for it; None where all are wanted."""
+    sampler: SourceSampler, categories: str | int | Iterable[str | int] | None
+) -> dict[str | int, tuple[int, ...]] | None:
+    """Return the category ids that each word stands for; None where all are wanted."""
     if categories is None:
         return None
-    words = [categories] if isinstance(categories, str | int) else list(categories)
+    words = [categories] if isinstance(categories, str | SupportsIndex) else list(categories)
     if not words:
         raise TargetError("categories is empty: name at least one, or leave it out for all of them")
-    wanted: dict[int, str | int] = {}
+    classes = sampler.class_map
+    wanted: dict[str | int, tuple[int, ...]] = {}
     for word in words:
-        found = _categories_of(classes, word)
-        if all(classes.category_to_index[category] in (0, classes.ignore) for category in found):
+        found = _categories_of(sampler, word)
+        useful = tuple(one for one in found if classes.category_to_index[one] not in (0, classes.ignore))
+        if not useful:
             raise TargetError(
                 f"category {word!r} stands for the background or for ignored pixels; positives need a class"
             )
-        wanted.update((category, word) for category in found)
+        wanted[word] = useful
     return wanted
 
 
-def _categories_of(classes: ClassMap, word: str | int) -> list[int]:
-    """Return the ids of the categories that a class name, a supercategory or a category id stands for."""
+def _categories_of(sampler: SourceSampler, word: str | int) -> list[int]:
+    """Return the ids that a category's name or id, a class's or a supercategory's name stands for."""
+    classes = sampler.class_map
     if not isinstance(word, str):
-        if int(word) not in classes.category_to_index or int(word) == NO_CATEGORY:
+        if operator.index(word) not in classes.category_to_index:
             ids = ", ".join(map(str, list(classes.category_to_index)[:10]))
             raise TargetError(f"the manifest has no category id {word}; it has {ids}")
-        return [int(word)]
-    names = {index for index, name in enumerate(classes.names) if word in _lineage(classes, name)}
-    found = [category for category, index in classes.category_to_index.items() if index in names]
-    if not found and not names:
-        known = sorted({*classes.names, *classes.parents.values()})
+        return [operator.index(word)]
+    names = sampler.manifest.category_names
+    found = [
+        category
+        for category, index in classes.category_to_index.items()
+        if word in _lineage(names[category], classes)
+        or (index < len(classes.names) and word == classes.names[index])
+    ]
+    if not found and word not in classes.names:
+        known = sorted({*names.values(), *classes.names, *classes.parents.values()})
         closest = difflib.get_close_matches(word, known, n=1)
         hint = f"did you mean {closest[0]!r}?" if closest else f"it has {', '.join(known)}"
         raise TargetError(f"the manifest has no category {word!r}; {hint}")
     return found
 
 
-def _lineage(classes: ClassMap, name: str) -> set[str]:
-    """Return a class name and the supercategories above it; a circle ends where it closes."""
-    line: set[str] = set()
-    above: str | None = name
-    while above is not None and above not in line:
-        line.add(above)
-        above = classes.parents.get(above)
+def _lineage(name: str, classes: ClassMap) -> list[str]:
+    """Return a category's name and the supercategories above it; a circle ends where it closes."""
+    line = [name]
+    while (above := classes.parents.get(line[-1])) is not None and above not in line:
+        line.append(above)
     return line

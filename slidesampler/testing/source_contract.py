@@ -117,6 +117,11 @@ class RectangleSampler:
         """All annotations; those of image ``i`` are rows ``_stops[i - 1]`` to ``_stops[i]``."""
         return self._shapes
 
+    @property
+    def category_names(self) -> dict[int, str]:
+        """Name of every category id."""
+        return {10: "tumour", 20: "stroma", 30: "glass", 40: "necrosis"}
+
     def shapes_of(self, image_id: int) -> Shapes:
         """Return the annotations of one image."""
         position = self._position(image_id)

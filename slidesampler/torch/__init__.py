@@ -11,7 +11,7 @@ import importlib
 # GDAL that finds torch's already in the process can fail to load or crash at its first read. Where GDAL is
 # missing or broken nothing is said here, since npy caches do not need it; what needs it says so.
 with contextlib.suppress(ImportError):
-    importlib.import_module("osgeo.gdal")
+    importlib.import_module("slidesampler.readers.gdal")
 
 try:
     importlib.import_module("torch")
