@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -152,7 +153,8 @@ def _to_parts(polygons: _Geometries) -> list[Part]:
     rings, polygon = shapely.get_rings(polygons, return_index=True)
     xy, ring = shapely.get_coordinates(rings, return_index=True)
     parts: list[list[Ring]] = [[] for _ in range(len(polygons))]
-    cuts = np.flatnonzero(np.diff(ring)) + 1
-    for i, closed in zip(polygon.tolist(), np.split(xy, cuts), strict=True):
-        parts[i].append(closed[:-1])
+    ends = np.cumsum(np.bincount(ring, minlength=len(rings))).tolist()
+    for i, (start, end) in zip(polygon.tolist(), pairwise([0, *ends]), strict=True):
+        # The last point repeats the first.
+        parts[i].append(xy[start : end - 1])
     return [tuple(some) for some in parts]

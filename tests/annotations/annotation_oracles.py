@@ -43,7 +43,7 @@ def rle(mask, category=1):
         "runs": np.cumsum(counts),
         "height": mask.shape[0],
         "box": bounds,
-        "area": mask.sum(),
+        "area": float(mask.sum()),
         "mask": mask.astype(bool),
     }
 
