@@ -1,0 +1,64 @@
+"""Comparing a manifest with the files it names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+from slidesampler.errors import ManifestError
+from slidesampler.models import ImageRecord
+
+__all__ = ["check_present", "check_size"]
+
+
+def check_present(records: Iterable[ImageRecord]) -> None:
+    """Raise ManifestError if a file is missing; names the first image and says how many are.
+
+    Names that are no path (``/vsi...``, ``DRIVER:...``, ``array://...``) are not looked for.
+    """
+    missing = [
+        (record, field, path) for record in records for field, path in _files_of(record) if not _is_there(path)
+    ]
+    if not missing:
+        return
+    record, field, path = missing[0]
+    more = f" (the first of {len(missing)} missing files)" if len(missing) > 1 else ""
+    raise ManifestError(
+        f"image {record.image_id}: {field} {path} does not exist{more}; correct the manifest, "
+        "or say with bundle_dir which folder its names start from",
+        image_id=record.image_id,
+        field=field,
+    )
+
+
+def _files_of(record: ImageRecord) -> list[tuple[str, str]]:
+    files = [("file_name", asset.path) for asset in record.assets]
+    if record.labels is not None:
+        files.append(("labels", record.labels.path))
+    if record.valid is not None:
+        files.append(("valid", record.valid.path))
+    return files
+
+
+def _is_there(path: str) -> bool:
+    # What is no path was left as the manifest has it, so it is not absolute; GDAL's own file systems are.
+    return path.startswith("/vsi") or not os.path.isabs(path) or os.path.exists(path)  # noqa: PTH110, PTH117
+
+
+def check_size(record: ImageRecord, found: tuple[int, int]) -> None:
+    """Raise ManifestError if a height or width of the manifest is not the file's.
+
+    Parameters
+    ----------
+    record : ImageRecord
+    found : (int, int)
+        ``(height, width)`` of its image as the file has it.
+    """
+    for field, said, actual in zip(("height", "width"), (record.height, record.width), found, strict=True):
+        if said is not None and said != actual:
+            raise ManifestError(
+                f"image {record.image_id}: {field} is {said} in the manifest, but {actual} in "
+                f"{record.assets[0].path}; correct the manifest, or leave {field} out",
+                image_id=record.image_id,
+                field=field,
+            )
