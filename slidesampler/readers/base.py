@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -11,7 +12,14 @@ from slidesampler.errors import ReadError
 from slidesampler.geometry import Window
 from slidesampler.models import Level
 
-__all__ = ["Reader", "check_window", "output_array"]
+__all__ = [
+    "Reader",
+    "check_channels",
+    "check_window",
+    "decimate",
+    "decimation_indices",
+    "output_array",
+]
 
 
 @runtime_checkable
@@ -69,12 +77,16 @@ class Reader(Protocol):
         Raises
         ------
         ReadError
-            If the window is not inside the level, or the file cannot be read there.
+            If the window is not inside the level, a channel does not exist, ``out`` does not fit, the reader is
+            closed or was opened by another process, or the file cannot be read there.
         """
         ...
 
     def read_valid(self, window: Window, level: int = 0) -> NDArray[np.bool_]:
-        """Return which pixels of the window are valid, bool ``(h, w)``; the window lies inside the level."""
+        """Return which pixels of the window are valid, a new bool ``(h, w)``; the window lies inside the level.
+
+        All True where ``has_valid`` is False. Raises as :meth:`read` does.
+        """
         ...
 
     def close(self) -> None:
@@ -86,12 +98,22 @@ def check_window(name: str, levels: tuple[Level, ...], window: Window, level: in
     """Raise ReadError unless ``window`` lies inside ``levels[level]``."""
     if not 0 <= level < len(levels):
         raise ReadError(f"{name}: level {level} was asked for; there are levels 0 to {len(levels) - 1}")
-    extent = Window(0, 0, levels[level].height, levels[level].width)
-    if not extent.contains(window):
+    height, width = levels[level].height, levels[level].width
+    # Plain comparisons, not Window.contains: this runs on every read.
+    if window.y < 0 or window.x < 0 or window.y + window.height > height or window.x + window.width > width:
         raise ReadError(
-            f"{name}: {window} is not inside level {level} ({extent.height} x {extent.width} pixels); "
+            f"{name}: {window} is not inside level {level} ({height} x {width} pixels); "
             "readers do not pad, Sampler.load_sample does"
         )
+
+
+def check_channels(name: str, count: int, channels: tuple[int, ...]) -> None:
+    """Raise ReadError unless ``channels`` is at least one index, each in ``range(count)``.
+
+    Negative indices are refused: -1 has meant "the last one", "none" and "all" in too many libraries.
+    """
+    if not channels or min(channels) < 0 or max(channels) >= count:
+        raise ReadError(f"{name}: channels {channels} were asked for; there are channels 0 to {count - 1}")
 
 
 def output_array(
@@ -102,10 +124,72 @@ def output_array(
     Raises
     ------
     ReadError
-        If ``out`` is not of that shape and dtype.
+        If ``out`` is not of that shape and dtype, or cannot be written to.
     """
     if out is None:
         return np.empty(shape, dtype)
     if out.shape != shape or out.dtype != dtype:
         raise ReadError(f"{name}: out is {out.shape} {out.dtype}, but this read gives {shape} {dtype}")
+    # GDAL writes through a pointer and would not notice.
+    if not out.flags.writeable:
+        raise ReadError(f"{name}: out is read-only; pass an array that may be written to")
     return out
+
+
+def decimation_indices(start: int, count: int, downsample: float, size: int) -> NDArray[np.int64]:
+    """Return the level-0 pixel that stands for each pixel of a level, along one axis.
+
+    Pixel ``j`` of a level with downsample ``d`` stands for level-0 pixel ``min(j * d + d // 2, size - 1)``: the
+    one rule by which label and valid pyramids are reduced everywhere in the package.
+
+    Parameters
+    ----------
+    start, count : int
+        First pixel and number of pixels of the level.
+    downsample : float
+        Level-0 pixels per pixel of the level; not always whole in files of vendors.
+    size : int
+        Length of the axis at level 0.
+
+    Returns
+    -------
+    ndarray of int64, shape (count,)
+        Ascending.
+    """
+    index = np.arange(start, start + count, dtype=np.int64)
+    if downsample == int(downsample):
+        index = index * int(downsample) + int(downsample) // 2
+    else:
+        index = np.floor((index + 0.5) * downsample).astype(np.int64)
+    return np.minimum(index, size - 1)
+
+
+def decimate(
+    read_rows: Callable[[Window], NDArray[np.bool_]],
+    window: Window,
+    level: Level,
+    size: tuple[int, int],
+) -> NDArray[np.bool_]:
+    """Return a window of a level of a mask that exists at level 0 only, by nearest decimation.
+
+    Each row of the result costs one read of one row of level 0, so memory is bounded by the width of the
+    window, not by its area at level 0.
+
+    Parameters
+    ----------
+    read_rows : callable
+        Takes a level-0 window and returns its mask ``(h, w)``.
+    window : Window
+        In pixels of the level.
+    level : Level
+        The level that is asked for.
+    size : (int, int)
+        ``(H, W)`` of level 0.
+    """
+    rows = decimation_indices(window.y, window.height, level.downsample[0], size[0])
+    cols = decimation_indices(window.x, window.width, level.downsample[1], size[1])
+    x0, x1 = int(cols[0]), int(cols[-1]) + 1
+    mask = np.empty(window.shape, dtype=bool)
+    for i, row in enumerate(rows):
+        mask[i] = read_rows(Window(int(row), x0, 1, x1 - x0))[0, cols - x0]
+    return mask

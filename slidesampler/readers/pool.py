@@ -4,12 +4,16 @@ A reader is *leased*: taken out of the pool for one read, put back after it. Whi
 have it, so a handle is never used by two threads at once, which is what GDAL asks for. Handles are not tied to
 threads for good: a training job that makes and ends threads would otherwise keep the handles of the dead ones.
 Idle handles beyond ``max_open`` are closed, longest unused first.
+
+A forked child starts with an empty pool. The readers that its copy of the pool held are set aside: not used,
+not closed, not even freed, because freeing runs code of libraries on state that belongs to the parent.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
@@ -19,9 +23,10 @@ from slidesampler.readers.base import Reader
 
 __all__ = ["ReaderPool"]
 
-#: Handles that a forked child inherited. They are kept, never used and never closed: closing them runs code of
-#: libraries whose locks another thread of the parent may have held at the moment of the fork.
+#: Readers that a forked child inherited, kept so that nothing frees them.
 _INHERITED: list[Any] = []
+
+_POOLS: weakref.WeakSet[ReaderPool] = weakref.WeakSet()
 
 
 class ReaderPool:
@@ -33,6 +38,11 @@ class ReaderPool:
         Takes a hashable spec and returns an open :class:`Reader`. Must be picklable if the pool is.
     max_open : int
         How many idle readers are kept. Readers on loan come on top: at most one a thread.
+
+    Attributes
+    ----------
+    opened : int
+        How many readers this pool has opened in this process.
 
     Examples
     --------
@@ -50,6 +60,7 @@ class ReaderPool:
         self._open_reader = open_reader
         self.max_open = max_open
         self._reset()
+        _POOLS.add(self)
 
     def _reset(self) -> None:
         self._lock = threading.Lock()
@@ -57,6 +68,8 @@ class ReaderPool:
         # Oldest first. One spec may have several idle readers, so the key also holds a serial number.
         self._idle: OrderedDict[tuple[Hashable, int], Reader] = OrderedDict()
         self._by_spec: dict[Hashable, list[int]] = {}
+        # Held here too: a child has to find the readers that the other threads of its parent had on loan.
+        self._on_loan: dict[int, Reader] = {}
         self._serial = 0
         self.opened = 0
 
@@ -64,42 +77,52 @@ class ReaderPool:
     def lease(self, spec: Hashable) -> Iterator[Reader]:
         """Lend a reader of ``spec`` for the body of a ``with`` block.
 
-        A body that raises gets its reader closed rather than put back, since a failed read may have left it in
-        a bad state.
+        A body that raises gets its reader closed rather than put back, since a failed read may have left it
+        in a bad state. A body that forks keeps the reader in the parent; in the child it raises ReadError
+        when read.
         """
-        if self._pid != os.getpid():
-            self._abandon()
+        self._check_process()
         reader = self._take(spec)
         if reader is None:
             reader = self._open_reader(spec)
-            self.opened += 1
+            with self._lock:
+                self.opened += 1
+                self._on_loan[id(reader)] = reader
         pid = self._pid
         try:
             yield reader
         except BaseException:
-            reader.close()
+            if pid == os.getpid():
+                with self._lock:
+                    self._on_loan.pop(id(reader), None)
+                reader.close()
             raise
-        # A fork inside the body: this copy belongs to the parent.
         if pid == os.getpid():
             self._give_back(spec, reader)
-        else:
-            _INHERITED.append(reader)
 
     @property
     def idle(self) -> int:
         """How many readers are open and not on loan."""
+        self._check_process()
         return len(self._idle)
 
+    @property
+    def on_loan(self) -> int:
+        """How many readers are on loan."""
+        self._check_process()
+        return len(self._on_loan)
+
     def discard(self, spec: Hashable) -> None:
-        """Close the idle readers of one spec."""
+        """Close the idle readers of one spec; those on loan stay with their borrowers."""
+        self._check_process()
         while (reader := self._take(spec)) is not None:
+            with self._lock:
+                del self._on_loan[id(reader)]
             reader.close()
 
     def close(self) -> None:
         """Close every idle reader. The pool can still be used: readers are opened again at need."""
-        if self._pid != os.getpid():
-            self._abandon()
-            return
+        self._check_process()
         with self._lock:
             readers = list(self._idle.values())
             self._idle.clear()
@@ -112,14 +135,18 @@ class ReaderPool:
             serials = self._by_spec.get(spec)
             if not serials:
                 return None
+            # The youngest of its idle readers, whose caches are warmest.
             serial = serials.pop()
             if not serials:
                 del self._by_spec[spec]
-            return self._idle.pop((spec, serial))
+            reader = self._idle.pop((spec, serial))
+            self._on_loan[id(reader)] = reader
+            return reader
 
     def _give_back(self, spec: Hashable, reader: Reader) -> None:
         surplus = []
         with self._lock:
+            self._on_loan.pop(id(reader), None)
             self._serial += 1
             self._idle[spec, self._serial] = reader
             self._by_spec.setdefault(spec, []).append(self._serial)
@@ -130,12 +157,20 @@ class ReaderPool:
                 if not serials:
                     del self._by_spec[old_spec]
                 surplus.append(old)
+        # Outside the lock: closing may take long, and others want to read.
         for old in surplus:
             old.close()
 
+    def _check_process(self) -> None:
+        # The hook below has done this already wherever Python knows of the fork; a library that forks by itself
+        # does not tell.
+        if self._pid != os.getpid():
+            self._abandon()
+
     def _abandon(self) -> None:
-        # The lock may have been held by another thread of the parent when it forked: a new one is made.
+        # Without the lock: another thread of the parent may have held it when it forked.
         _INHERITED.extend(self._idle.values())
+        _INHERITED.extend(self._on_loan.values())
         self._reset()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -145,3 +180,13 @@ class ReaderPool:
         self._open_reader = state["open_reader"]
         self.max_open = state["max_open"]
         self._reset()
+        _POOLS.add(self)
+
+
+def _abandon_all() -> None:
+    for pool in list(_POOLS):
+        pool._abandon()  # noqa: SLF001 - the hook of the same module
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_abandon_all)

@@ -1,0 +1,104 @@
+"""Which pixels of a GDAL raster are valid: alpha band, mask band, nodata."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slidesampler.geometry import Window
+from slidesampler.models import Level
+from slidesampler.readers._gdal_io import GDAL_CODES, gdal, read_band, read_bands
+from slidesampler.readers._gdal_levels import LevelDatasets
+from slidesampler.readers.base import decimate
+
+__all__ = ["ValidMask", "split_alpha"]
+
+_UINT8 = GDAL_CODES[np.dtype(np.uint8)]
+
+
+def split_alpha(dataset: Any) -> tuple[list[int], int | None]:
+    """Return ``(bands of colour, alpha band or None)``, numbers from 1.
+
+    An image that is nothing but an alpha band is taken for grey.
+    """
+    bands = list(range(1, dataset.RasterCount + 1))
+    alpha = [i for i in bands if dataset.GetRasterBand(i).GetColorInterpretation() == gdal.GCI_AlphaBand]
+    colour = [i for i in bands if i not in alpha[:1]]
+    return (colour, alpha[0]) if alpha and colour else (bands, None)
+
+
+class ValidMask:
+    """The valid mask of a raster, in the orientation in which it is stored.
+
+    A pixel is valid where all of these that the file has agree:
+
+    * the alpha band is above 0 (a pixel that shows a little is a real pixel);
+    * the mask band of the dataset is not 0;
+    * at least one band of colour is not its *nodata* value.
+
+    Parameters
+    ----------
+    source : LevelDatasets
+    name : str
+        For error messages.
+    """
+
+    def __init__(self, source: LevelDatasets, name: str) -> None:
+        self._source = source
+        self._name = name
+        colour, self._alpha = split_alpha(source.base)
+        flags = {i: source.base.GetRasterBand(i).GetMaskFlags() for i in colour}
+        first = flags[colour[0]]
+        self._nodata: list[int] = []
+        self._mask = False
+        if all(value & gdal.GMF_NODATA for value in flags.values()):
+            # With NODATA_VALUES (a colour, not a number a band) the masks of all bands are one and the same.
+            self._nodata = colour[:1] if first & gdal.GMF_PER_DATASET else colour
+        elif first & gdal.GMF_PER_DATASET and not first & gdal.GMF_ALPHA:
+            self._mask = True
+        self.present = bool(self._alpha or self._nodata or self._mask)
+        self._reduced: dict[int, bool] = {}
+
+    def read(self, window: Window, level: int) -> NDArray[np.bool_]:
+        """Return the mask of a window in stored pixels of a level, bool ``(h, w)``."""
+        dataset = self._source.dataset(level)
+        valid = np.ones(window.shape, dtype=bool)
+        if self._alpha is not None:
+            valid &= self._read_alpha(dataset, window)
+        if self._nodata:
+            any_real = np.zeros(window.shape, dtype=bool)
+            for index in self._nodata:
+                any_real |= self._read_mask(dataset, window, index)
+            valid &= any_real
+        if self._mask:
+            valid &= self._read_dataset_mask(dataset, window, level)
+        return valid
+
+    def _read_alpha(self, dataset: Any, window: Window) -> NDArray[np.bool_]:
+        assert self._alpha is not None
+        # As float64, so that neither 0.25 nor 256 becomes 0.
+        integer = dataset.GetRasterBand(self._alpha).DataType == gdal.GDT_Byte
+        dtype = np.dtype(np.uint8 if integer else np.float64)
+        alpha = np.empty((*window.shape, 1), dtype)
+        read_bands(dataset, self._name, window, alpha, [self._alpha], GDAL_CODES[dtype])
+        visible: NDArray[np.bool_] = alpha[..., 0] > 0
+        return visible
+
+    def _read_mask(self, dataset: Any, window: Window, index: int) -> NDArray[np.bool_]:
+        mask = np.empty(window.shape, np.uint8)
+        read_band(dataset.GetRasterBand(index).GetMaskBand(), self._name, window, mask, _UINT8)
+        return mask != 0
+
+    def _read_dataset_mask(self, dataset: Any, window: Window, level: int) -> NDArray[np.bool_]:
+        reduced = self._reduced.get(level)
+        if reduced is None:
+            reduced = self._reduced[level] = self._source.mask_is_reduced(level)
+        if reduced:
+            return self._read_mask(dataset, window, 1)
+        # A mask added after the overviews has none of its own, and GDAL then calls every pixel of theirs valid.
+        base = self._source.base
+        size = (base.RasterYSize, base.RasterXSize)
+        here = Level.of(size, (dataset.RasterYSize, dataset.RasterXSize))
+        return decimate(lambda part: self._read_mask(base, part, 1), window, here, size)

@@ -1,0 +1,130 @@
+"""Reads COGs, of the cache or used where they lie: pixels as stored, at the least cost a call.
+
+Nothing is presented here: an image that would look different through :mod:`slidesampler.readers.gdal` is not
+stored as it is, and label layers are read as the numbers they hold.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slidesampler.errors import ReadError
+from slidesampler.geometry import Window
+from slidesampler.readers._gdal_facts import channel_names, pixel_size_um
+from slidesampler.readers._gdal_io import GDAL_CODES, read_bands
+from slidesampler.readers._gdal_levels import LevelDatasets
+from slidesampler.readers._gdal_valid import ValidMask, split_alpha
+from slidesampler.readers.base import check_channels, check_window, output_array
+from slidesampler.readers.forking import check_process
+from slidesampler.readers.gdal import stored_dtype
+from slidesampler.readers.paths import require_file
+
+__all__ = ["CogReader"]
+
+
+class CogReader:
+    """A cloud-optimised GeoTIFF, pixels as stored.
+
+    Parameters
+    ----------
+    path : str
+    channels : tuple of str
+        Names of the channels, where the caller knows them.
+    mpp : (float, float), optional
+        Micrometres per pixel, ``(y, x)``, where the caller knows it.
+
+    Raises
+    ------
+    SourceMissingError
+        If there is no such file.
+    UnsupportedSourceError
+        If it is not a TIFF that GDAL opens.
+    """
+
+    def __init__(
+        self, path: str, *, channels: tuple[str, ...] = (), mpp: tuple[float, float] | None = None
+    ) -> None:
+        self.name = path
+        self._pid = os.getpid()
+        self._closed = False
+        require_file(path)
+        source = LevelDatasets(path, ("GTiff",))
+        self._source: LevelDatasets | None = source
+        self._bands, _ = split_alpha(source.base)
+        self._valid = ValidMask(source, path)
+        self.dtype = stored_dtype(path, source.base, self._bands)
+        # int8 before GDAL 3.7: see gdal.py.
+        self._transfer = self.dtype if self.dtype in GDAL_CODES else np.dtype(np.uint8)
+        self._code = GDAL_CODES[self._transfer]
+        self.levels = source.levels
+        self.shape = (source.levels[0].height, source.levels[0].width, len(self._bands))
+        self.mpp = mpp or pixel_size_um(source.base)
+        self.channels = channels or channel_names(source.base, self._bands)
+        if len(self.channels) not in (0, self.shape[2]):
+            raise ReadError(
+                f"{path}: {len(self.channels)} channel names were given, but it has {self.shape[2]} channels"
+            )
+        self.has_valid = self._valid.present
+
+    def _open(self) -> LevelDatasets:
+        if self._closed:
+            raise ReadError(f"{self.name}: the reader is closed")
+        check_process(self.name, self._pid)
+        if self._source is None:
+            # Opened again after a failed read; see GdalReader.
+            self._source = LevelDatasets(self.name, ("GTiff",))
+            self._valid = ValidMask(self._source, self.name)
+        return self._source
+
+    def read(
+        self,
+        window: Window,
+        level: int = 0,
+        *,
+        channels: tuple[int, ...] | None = None,
+        out: NDArray[Any] | None = None,
+    ) -> NDArray[Any]:
+        """Return pixels ``(h, w, C)`` of a window inside a level, as :class:`.base.Reader` has it.
+
+        Only the bands that are asked for are read.
+        """
+        source = self._open()
+        check_window(self.name, self.levels, window, level)
+        bands = self._bands
+        if channels is not None:
+            check_channels(self.name, self.shape[2], channels)
+            bands = [bands[i] for i in channels]
+        out = output_array(out, (window.height, window.width, len(bands)), self.dtype, self.name)
+        target = out if self._transfer is self.dtype else out.view(self._transfer)
+        try:
+            read_bands(source.dataset(level), self.name, window, target, bands, self._code)
+        except ReadError:
+            self._drop()
+            raise
+        return out
+
+    def read_valid(self, window: Window, level: int = 0) -> NDArray[np.bool_]:
+        """Return which pixels of a window are valid, bool ``(h, w)``: alpha band, mask band or nodata."""
+        self._open()
+        check_window(self.name, self.levels, window, level)
+        try:
+            return self._valid.read(window, level)
+        except ReadError:
+            self._drop()
+            raise
+
+    def _drop(self) -> None:
+        if self._source is not None:
+            self._source.close()
+            self._source = None
+
+    def close(self) -> None:
+        """Release the file. Closing twice does nothing."""
+        self._closed = True
+        # In a forked child the handles are the parent's: they are left alone.
+        if self._pid == os.getpid():
+            self._drop()

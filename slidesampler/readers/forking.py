@@ -1,0 +1,81 @@
+"""What keeps native libraries whole across fork().
+
+``fork()`` copies the memory of the process but only the thread that called it. A lock of GDAL or OpenSlide
+that another thread held at that moment (GDAL's block cache has one for the whole process) stays locked in the
+child for good, and the child hangs at its first read, whatever handles it opens. So every call into those
+libraries is made inside :data:`FORK_GATE`, and a fork waits until no thread is inside.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from slidesampler.errors import ReadError
+
+__all__ = ["FORK_GATE", "ForkGate", "check_process"]
+
+#: A fork goes ahead after this long even if a read (of a network file that hangs, say) is still going on.
+FORK_PATIENCE_S = 60.0
+
+
+class ForkGate:
+    """A context that any number of threads may be inside at once, and that a fork waits for.
+
+    The thread that forks may itself be inside; it does not wait for itself.
+    """
+
+    def __init__(self) -> None:
+        self._reset()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(
+                before=self._before_fork,
+                after_in_parent=self._after_in_parent,
+                after_in_child=self._reset,
+            )
+
+    def _reset(self) -> None:
+        # In a child: the threads that were inside are not here, so they must not be waited for.
+        self._condition = threading.Condition()
+        self._inside: dict[int, int] = {}
+
+    def __enter__(self) -> None:
+        me = threading.get_ident()
+        with self._condition:
+            self._inside[me] = self._inside.get(me, 0) + 1
+
+    def __exit__(self, *exc_info: object) -> None:
+        me = threading.get_ident()
+        with self._condition:
+            depth = self._inside.get(me, 0) - 1
+            if depth > 0:
+                self._inside[me] = depth
+            else:
+                # pop, not del: a fork inside the gate leaves a child whose book is empty.
+                self._inside.pop(me, None)
+                self._condition.notify_all()
+
+    def _before_fork(self) -> None:
+        # Held from here to after the fork, so nobody new comes in.
+        self._condition.acquire()
+        me = threading.get_ident()
+        self._condition.wait_for(lambda: not (self._inside.keys() - {me}), timeout=FORK_PATIENCE_S)
+
+    def _after_in_parent(self) -> None:
+        self._condition.release()
+
+
+#: The gate of this process.
+FORK_GATE = ForkGate()
+
+
+def check_process(name: str, pid: int) -> None:
+    """Raise ReadError unless this is the process ``pid``, in which the reader was opened.
+
+    A handle that came through fork shares its file position with the parent's: both would read garbage.
+    """
+    if os.getpid() != pid:
+        raise ReadError(
+            f"{name} was opened in process {pid} and is used in process {os.getpid()}; handles do not "
+            "survive a fork: lease a reader from a ReaderPool, which opens another one"
+        )

@@ -1,0 +1,305 @@
+"""Reads ``.npy`` images through memory maps, without letting the maps fill the memory.
+
+Why maps: a window of 256 rows is one copy of a strided view, against 256 calls of ``pread``, which take ten
+times as long. What maps cost: every page that was ever touched counts as resident (with its neighbours, which
+Linux maps along), until the whole file does. So the touched parts are booked in chunks, and beyond
+:data:`MAPPED_BYTES` a process gives the longest unused ones back to the system (``madvise``); the pages stay
+in the page cache, and touching them again costs little.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import mmap
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slidesampler.errors import ReadError, UnsupportedSourceError
+from slidesampler.geometry import Window
+from slidesampler.models import Level
+from slidesampler.readers.array import copy_pixels, pixel_view
+from slidesampler.readers.base import check_channels, check_window, decimation_indices, output_array
+from slidesampler.readers.paths import require_file
+
+__all__ = ["MAPPED_BYTES", "MappedPages", "NpyReader"]
+
+#: How much of its .npy files a process keeps mapped in, over all readers.
+MAPPED_BYTES = 256 * 2**20
+#: Unit of the book-keeping, a multiple of every page size.
+CHUNK_BYTES = 8 * 2**20
+#: Not every system has it; there the system alone decides what stays mapped in.
+_DONTNEED: int | None = getattr(mmap, "MADV_DONTNEED", None)
+
+
+class MappedPages:
+    """Knows which chunks of which maps were touched, and gives the longest unused back beyond a limit.
+
+    Parameters
+    ----------
+    limit_bytes : int
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self._start()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._start)
+
+    def _start(self) -> None:
+        # In a child the lock may be held by a thread that is not here; its maps are dropped from the books.
+        self._lock = threading.Lock()
+        self._chunks: OrderedDict[tuple[mmap.mmap, int], int] = OrderedDict()
+        self.booked_bytes = 0
+
+    def touch(self, mapping: mmap.mmap, start: int, stop: int) -> None:
+        """Book the bytes ``[start, stop)`` of a map as used just now."""
+        size = len(mapping)
+        with self._lock:
+            for chunk in range(start // CHUNK_BYTES, -(-stop // CHUNK_BYTES)):
+                key = (mapping, chunk)
+                if key in self._chunks:
+                    self._chunks.move_to_end(key)
+                    continue
+                length = min(CHUNK_BYTES, size - chunk * CHUNK_BYTES)
+                self._chunks[key] = length
+                self.booked_bytes += length
+            while self.booked_bytes > self.limit_bytes and len(self._chunks) > 1:
+                (old, chunk), length = self._chunks.popitem(last=False)
+                self.booked_bytes -= length
+                if _DONTNEED is not None:
+                    # A map that was closed (ValueError) has no pages left.
+                    with contextlib.suppress(ValueError):
+                        old.madvise(_DONTNEED, chunk * CHUNK_BYTES, length)
+
+    def forget(self, mapping: mmap.mmap) -> None:
+        """Strike a map that is about to be closed from the books."""
+        with self._lock:
+            for chunk in range(-(-len(mapping) // CHUNK_BYTES)):
+                self.booked_bytes -= self._chunks.pop((mapping, chunk), 0)
+
+
+_PAGES = MappedPages(MAPPED_BYTES)
+
+
+class _NpyFile:
+    """One ``.npy``: its header read at once, its map made at the first read."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        require_file(path)
+        try:
+            with open(path, "rb") as file:
+                shape, self._fortran, self._dtype = _read_header(file)
+                self._offset = file.tell()
+                size = os.fstat(file.fileno()).st_size
+        except (ValueError, EOFError, OSError) as error:
+            raise ReadError(f"{path}: not a readable .npy file: {error}") from error
+        if self._dtype.hasobject:
+            raise UnsupportedSourceError(f"{path}: holds Python objects, not pixels; save plain numbers")
+        self._shape = tuple(int(n) for n in shape)
+        self.stop = self._offset + self._dtype.itemsize * math.prod(self._shape)
+        if size < self.stop:
+            raise ReadError(
+                f"{path}: cut short: its header promises {self.stop} bytes, but it has {size}; copy "
+                "or build it again"
+            )
+        # Says at once what is wrong with the dtype or the shape.
+        example = np.broadcast_to(np.zeros((), self._dtype), self._shape)
+        self.is_bool = self._dtype.kind == "b"
+        probe = pixel_view(path, example)
+        self.shape = probe.shape
+        self.dtype = probe.dtype.newbyteorder("=")
+        self._mapping: mmap.mmap | None = None
+        self._pixels: NDArray[Any] | None = None
+
+    def pixels(self) -> NDArray[Any]:
+        """Return the mapped ``(H, W, C)`` array, checking that the file still is as long as it was."""
+        if self._mapping is None:
+            try:
+                with open(self.path, "rb") as file:
+                    self._mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            except (OSError, ValueError) as error:
+                raise ReadError(f"{self.path}: cannot be mapped: {error}") from error
+        # Reading a page behind the end of the file would kill the process (SIGBUS).
+        if self._mapping.size() < self.stop:
+            raise ReadError(f"{self.path}: was cut short after it was opened; copy or build it again")
+        if self._pixels is None:
+            plain: NDArray[Any] = np.ndarray(
+                self._shape,
+                self._dtype,
+                buffer=self._mapping,
+                offset=self._offset,
+                order="F" if self._fortran else "C",
+            )
+            self._pixels = pixel_view(self.path, plain)
+        return self._pixels
+
+    def book(self, window: Window) -> None:
+        """Book the part of the map that a window lies in."""
+        pixels, mapping = self._pixels, self._mapping
+        assert pixels is not None
+        assert mapping is not None
+        step_y, step_x, step_c = pixels.strides
+        start = self._offset + window.y * step_y + window.x * step_x
+        last = (window.height - 1) * step_y + (window.width - 1) * step_x + (pixels.shape[2] - 1) * step_c
+        _PAGES.touch(mapping, start, start + last + pixels.itemsize)
+
+    def close(self) -> None:
+        self._pixels = None
+        if self._mapping is not None:
+            _PAGES.forget(self._mapping)
+            # A view that somebody still holds keeps the map alive; it goes when the view does.
+            with contextlib.suppress(BufferError):
+                self._mapping.close()
+            self._mapping = None
+
+
+class NpyReader:
+    """A ``.npy`` image with, where they were written, its reduced levels and valid mask beside it.
+
+    Parameters
+    ----------
+    files : mapping of str to str
+        Role to path: ``"image"``, then ``"level1"``, ``"level2"`` ..., and for the mask ``"valid"``,
+        ``"valid.level1"`` ... . Only ``"image"`` must be there. A level of the mask that is not there is
+        decimated from the full mask.
+    raw : bool
+        Whether bool stays 0 and 1; else it is shown as 0 and 255.
+    channels : tuple of str
+        Names.
+    mpp : (float, float), optional
+        Micrometres per pixel, ``(y, x)``.
+
+    Raises
+    ------
+    SourceMissingError
+        If a file is not there.
+    ReadError
+        If a file is not a .npy, is cut short, or its levels do not belong together.
+    UnsupportedSourceError
+        If it holds anything but real numbers, or has not 2 or 3 axes.
+
+    Notes
+    -----
+    Fortran order and foreign byte order are read too; the pixels come in native order. A disk that fails
+    under a map ends the process (SIGBUS), as with every memory map.
+    """
+
+    def __init__(
+        self,
+        files: Mapping[str, str],
+        *,
+        raw: bool = False,
+        channels: tuple[str, ...] = (),
+        mpp: tuple[float, float] | None = None,
+    ) -> None:
+        self.name = files["image"]
+        names = [files["image"]]
+        while (role := f"level{len(names)}") in files:
+            names.append(files[role])
+        self._images = [_NpyFile(path) for path in names]
+        base = self._images[0]
+        for other in self._images[1:]:
+            if other.dtype != base.dtype or other.shape[2] != base.shape[2]:
+                raise ReadError(
+                    f"{other.path} ({other.shape[2]} x {other.dtype}) is no level of {base.path} "
+                    f"({base.shape[2]} x {base.dtype}); build it again"
+                )
+        self._stretch = base.is_bool and not raw
+        height, width, count = base.shape
+        self.shape = (height, width, count)
+        self.dtype = base.dtype
+        self.levels = tuple(Level.of((height, width), file.shape[:2]) for file in self._images)
+        self.mpp = mpp
+        if len(channels) not in (0, count):
+            raise ReadError(
+                f"{self.name}: {len(channels)} channel names were given, but it has {count} channels"
+            )
+        self.channels = channels
+        self._masks = self._open_masks(files)
+        self.has_valid = bool(self._masks)
+        self._closed = False
+
+    def _open_masks(self, files: Mapping[str, str]) -> dict[int, _NpyFile]:
+        if "valid" not in files:
+            return {}
+        roles = {0: "valid", **{k: f"valid.level{k}" for k in range(1, len(self.levels))}}
+        masks = {k: _NpyFile(files[role]) for k, role in roles.items() if role in files}
+        for k, mask in masks.items():
+            size = (self.levels[k].height, self.levels[k].width)
+            if mask.shape[:2] != size:
+                raise ReadError(
+                    f"{mask.path} is {mask.shape[:2]}, but {self.name} is {size} there; build it again"
+                )
+        return masks
+
+    def _check(self, window: Window, level: int) -> None:
+        if self._closed:
+            raise ReadError(f"{self.name}: the reader is closed")
+        check_window(self.name, self.levels, window, level)
+
+    def read(
+        self,
+        window: Window,
+        level: int = 0,
+        *,
+        channels: tuple[int, ...] | None = None,
+        out: NDArray[Any] | None = None,
+    ) -> NDArray[Any]:
+        """Return a copy of a window, ``(h, w, C)``, as :class:`.base.Reader` has it."""
+        self._check(window, level)
+        if channels is not None:
+            check_channels(self.name, self.shape[2], channels)
+        count = self.shape[2] if channels is None else len(channels)
+        out = output_array(out, (window.height, window.width, count), self.dtype, self.name)
+        file = self._images[level]
+        copy_pixels(file.pixels()[window.y : window.y1, window.x : window.x1], channels, out)
+        file.book(window)
+        if self._stretch:
+            out *= 255
+        return out
+
+    def read_valid(self, window: Window, level: int = 0) -> NDArray[np.bool_]:
+        """Return which pixels of a window are valid, bool ``(h, w)``: the mask is not 0."""
+        self._check(window, level)
+        if not self._masks:
+            return np.ones(window.shape, dtype=bool)
+        mask = self._masks.get(level)
+        if mask is not None:
+            found: NDArray[np.bool_] = mask.pixels()[window.y : window.y1, window.x : window.x1, 0] != 0
+            mask.book(window)
+            return found
+        here = self.levels[level]
+        rows = decimation_indices(window.y, window.height, here.downsample[0], self.shape[0])
+        cols = decimation_indices(window.x, window.width, here.downsample[1], self.shape[1])
+        found = self._masks[0].pixels()[np.ix_(rows, cols)][..., 0] != 0
+        y, x = int(rows[0]), int(cols[0])
+        self._masks[0].book(Window(y, x, int(rows[-1]) - y + 1, int(cols[-1]) - x + 1))
+        return found
+
+    def close(self) -> None:
+        """Unmap the files. Closing twice does nothing."""
+        self._closed = True
+        for file in (*self._images, *self._masks.values()):
+            file.close()
+
+
+def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Return ``(shape, fortran order, dtype)`` of a .npy, leaving the file at its first pixel.
+
+    *Source:* numpy.lib.format. Version 3 differs from 2 only in the encoding of field names, which images
+    have not.
+    """
+    version = np.lib.format.read_magic(file)
+    if version == (1, 0):
+        return np.lib.format.read_array_header_1_0(file)
+    if version in ((2, 0), (3, 0)):
+        return np.lib.format.read_array_header_2_0(file)
+    raise ValueError(f"version {version} of the .npy format is not known")
