@@ -182,7 +182,9 @@ def window_from_center(cy: float, cx: float, height: float, width: float) -> Win
 
 
 def _denoise(value: float, tolerance: float) -> float:
-    nearest = float(np.rint(value))
+    if not math.isfinite(value):
+        return value
+    nearest = float(round(value))
     return nearest if abs(value - nearest) <= tolerance else float(value)
 
 

@@ -54,8 +54,9 @@ def resolve_target(target: Target, image: ImageFacts) -> Target:
         raise TargetError("'downsample' and 'mpp' both say the output pixel size; give one of them")
     scale = _wanted_scale(target, image)
     window, fixed = _wanted_window(target, image, scale)
-    pad = normalize_pad((target.pad[:2], target.pad[2:]))
+    pad = target.pad
     if any(pad):
+        pad = normalize_pad((pad[:2], pad[2:]))
         if target.size is not None and fixed:
             raise TargetError("'pad' grows the window and 'size' fixes the output; leave out one of them")
         window = window.grow(*pad)
