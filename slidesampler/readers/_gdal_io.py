@@ -201,9 +201,10 @@ def read_band(band: Any, name: str, window: Window, out: NDArray[Any], code: int
 def _complain(name: str, window: Window, failed: int, why: str) -> None:
     """Raise ReadError, unless nothing failed and the warning is a harmless one."""
     if failed or not any(text in why for text in HARMLESS):
+        why = why.rstrip(".") or "GDAL gives no reason"
         raise ReadError(
-            f"{name}: {window} cannot be read: {why.rstrip('.') or 'GDAL gives no reason'}. The file is damaged or "
-            "incomplete; copy it again from where it came from"
+            f"{name}: {window} cannot be read: {why}. The file is damaged or incomplete; copy it again from "
+            "where it came from"
         )
 
 

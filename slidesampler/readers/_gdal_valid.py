@@ -89,7 +89,8 @@ class ValidMask:
     def _read_mask(self, dataset: Any, window: Window, index: int) -> NDArray[np.bool_]:
         mask = np.empty(window.shape, np.uint8)
         read_band(dataset.GetRasterBand(index).GetMaskBand(), self._name, window, mask, _UINT8)
-        return mask != 0
+        found: NDArray[np.bool_] = mask != 0
+        return found
 
     def _read_dataset_mask(self, dataset: Any, window: Window, level: int) -> NDArray[np.bool_]:
         reduced = self._reduced.get(level)

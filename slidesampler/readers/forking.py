@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 
 from slidesampler.errors import ReadError
 
@@ -17,6 +18,8 @@ __all__ = ["FORK_GATE", "ForkGate", "check_process"]
 
 #: A fork goes ahead after this long even if a read (of a network file that hangs, say) is still going on.
 FORK_PATIENCE_S = 60.0
+#: How often a waiting fork looks whether the threads are out.
+POLL_S = 0.0005
 
 
 class ForkGate:
@@ -35,34 +38,51 @@ class ForkGate:
             )
 
     def _reset(self) -> None:
-        # In a child: the threads that were inside are not here, so they must not be waited for.
-        self._condition = threading.Condition()
-        self._inside: dict[int, int] = {}
+        # In a child: the threads that were inside are not here, so they must not be waited for. A reentrant
+        # lock, since a signal handler may fork in a thread that already waits for a fork.
+        self._lock = threading.RLock()
+        self._forking = False
+        self._depth: dict[int, int] = {}
 
     def __enter__(self) -> None:
+        # No lock: this is on the path of every read. First say "I am inside", then look whether a fork is under
+        # way; a fork first says that it is, then looks who is inside. One of the two sees the other.
         me = threading.get_ident()
-        with self._condition:
-            self._inside[me] = self._inside.get(me, 0) + 1
+        depth = self._depth.get(me, 0)
+        self._depth[me] = depth + 1
+        if self._forking and depth == 0:
+            self._wait(me)
+
+    def _wait(self, me: int) -> None:
+        while self._forking:
+            self._depth.pop(me, None)
+            with self._lock:
+                # Held by the fork until it is over.
+                self._depth[me] = 1
 
     def __exit__(self, *exc_info: object) -> None:
         me = threading.get_ident()
-        with self._condition:
-            depth = self._inside.get(me, 0) - 1
-            if depth > 0:
-                self._inside[me] = depth
-            else:
-                # pop, not del: a fork inside the gate leaves a child whose book is empty.
-                self._inside.pop(me, None)
-                self._condition.notify_all()
+        depth = self._depth.get(me, 0) - 1
+        if depth > 0:
+            self._depth[me] = depth
+        else:
+            # With a default: a fork inside the gate leaves a child whose book is empty.
+            self._depth.pop(me, None)
 
     def _before_fork(self) -> None:
-        # Held from here to after the fork, so nobody new comes in.
-        self._condition.acquire()
+        deadline = time.monotonic() + FORK_PATIENCE_S
         me = threading.get_ident()
-        self._condition.wait_for(lambda: not (self._inside.keys() - {me}), timeout=FORK_PATIENCE_S)
+        self._lock.acquire()
+        self._forking = True
+        while self._others(me) and time.monotonic() < deadline:
+            time.sleep(POLL_S)
+
+    def _others(self, me: int) -> bool:
+        return any(thread != me for thread in tuple(self._depth))
 
     def _after_in_parent(self) -> None:
-        self._condition.release()
+        self._forking = False
+        self._lock.release()
 
 
 #: The gate of this process.

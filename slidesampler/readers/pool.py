@@ -65,8 +65,9 @@ class ReaderPool:
     def _reset(self) -> None:
         self._lock = threading.Lock()
         self._pid = os.getpid()
-        # Oldest first. One spec may have several idle readers, so the key also holds a serial number.
-        self._idle: OrderedDict[tuple[Hashable, int], Reader] = OrderedDict()
+        # Serial number -> reader and its spec, oldest first; and the serial numbers of each spec's readers, of
+        # which there may be several. Specs are hashed as rarely as can be: that is the dearest part of a lease.
+        self._idle: OrderedDict[int, tuple[Reader, Hashable]] = OrderedDict()
         self._by_spec: dict[Hashable, list[int]] = {}
         # Held here too: a child has to find the readers that the other threads of its parent had on loan.
         self._on_loan: dict[int, Reader] = {}
@@ -93,8 +94,7 @@ class ReaderPool:
             yield reader
         except BaseException:
             if pid == os.getpid():
-                with self._lock:
-                    self._on_loan.pop(id(reader), None)
+                self._strike(spec, reader)
                 reader.close()
             raise
         if pid == os.getpid():
@@ -116,15 +116,14 @@ class ReaderPool:
         """Close the idle readers of one spec; those on loan stay with their borrowers."""
         self._check_process()
         while (reader := self._take(spec)) is not None:
-            with self._lock:
-                del self._on_loan[id(reader)]
+            self._strike(spec, reader)
             reader.close()
 
     def close(self) -> None:
         """Close every idle reader. The pool can still be used: readers are opened again at need."""
         self._check_process()
         with self._lock:
-            readers = list(self._idle.values())
+            readers = [reader for reader, _ in self._idle.values()]
             self._idle.clear()
             self._by_spec.clear()
         for reader in readers:
@@ -136,10 +135,7 @@ class ReaderPool:
             if not serials:
                 return None
             # The youngest of its idle readers, whose caches are warmest.
-            serial = serials.pop()
-            if not serials:
-                del self._by_spec[spec]
-            reader = self._idle.pop((spec, serial))
+            reader, _ = self._idle.pop(serials.pop())
             self._on_loan[id(reader)] = reader
             return reader
 
@@ -148,10 +144,10 @@ class ReaderPool:
         with self._lock:
             self._on_loan.pop(id(reader), None)
             self._serial += 1
-            self._idle[spec, self._serial] = reader
+            self._idle[self._serial] = reader, spec
             self._by_spec.setdefault(spec, []).append(self._serial)
             while len(self._idle) > self.max_open:
-                (old_spec, serial), old = self._idle.popitem(last=False)
+                serial, (old, old_spec) = self._idle.popitem(last=False)
                 serials = self._by_spec[old_spec]
                 serials.remove(serial)
                 if not serials:
@@ -161,6 +157,13 @@ class ReaderPool:
         for old in surplus:
             old.close()
 
+    def _strike(self, spec: Hashable, reader: Reader) -> None:
+        """Forget a reader that was on loan and will not come back."""
+        with self._lock:
+            self._on_loan.pop(id(reader), None)
+            if not self._by_spec.get(spec):
+                self._by_spec.pop(spec, None)
+
     def _check_process(self) -> None:
         # The hook below has done this already wherever Python knows of the fork; a library that forks by itself
         # does not tell.
@@ -169,8 +172,7 @@ class ReaderPool:
 
     def _abandon(self) -> None:
         # Without the lock: another thread of the parent may have held it when it forked.
-        _INHERITED.extend(self._idle.values())
-        _INHERITED.extend(self._on_loan.values())
+        _INHERITED.append((self._idle, self._on_loan))
         self._reset()
 
     def __getstate__(self) -> dict[str, Any]:
