@@ -6,6 +6,7 @@ entries, :func:`audit` checks them all. Nothing here imports GDAL before an imag
 
 from __future__ import annotations
 
+from slidesampler.cache.audit import AuditRow, audit
 from slidesampler.cache.build import build
 from slidesampler.cache.executors import DaskExecutor, Executor, ProcessExecutor, SerialExecutor
 from slidesampler.cache.plan import BuildPlan, PlanRow, plan_build
@@ -15,6 +16,7 @@ from slidesampler.cache.spec import BuildSpec
 from slidesampler.cache.store import CacheStore
 
 __all__ = [
+    "AuditRow",
     "BuildPlan",
     "BuildReport",
     "BuildRow",
@@ -27,6 +29,7 @@ __all__ = [
     "Progress",
     "SerialExecutor",
     "SilentProgress",
+    "audit",
     "build",
     "plan_build",
 ]

@@ -224,23 +224,23 @@ def compare_hashes(
 
     Notes
     -----
-    A file that this process may look at but not read is passed over: its size and time are all it can know.
+    Files that this process may look at but not read are as good as gone: they cannot be compared.
     """
     present = {stamp.name for stamp in current if stamp.path}
-    changed = []
+    changed, unread = [], []
     for stamp in recorded:
         if not stamp.path or stamp.name not in present:
             continue
         try:
             if _hashes_differ(stamp, full):
                 changed.append(stamp.name)
-        except PermissionError:
-            continue
         except OSError as error:
-            return SourceState("changed", f"{stamp.name} cannot be read: {error}")
-    if not changed:
-        return SourceState("same")
-    return SourceState("changed", f"{', '.join(changed)} has other content, though size and time are the same")
+            unread.append(f"{stamp.name} cannot be read ({error.strerror})")
+    if changed:
+        return SourceState(
+            "changed", f"{', '.join(changed)} has other content, though size and time are the same"
+        )
+    return SourceState("gone", "; ".join(unread)) if unread else SourceState("same")
 
 
 def _hashes_differ(stamp: FileStamp, full: bool) -> bool:

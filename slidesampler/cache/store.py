@@ -16,7 +16,7 @@ import json
 import os
 import shlex
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -96,7 +96,7 @@ def check_source(entry: CacheEntry, *, content: bool = True, full: bool = False)
     if state.status == "changed" or not (content or full) or (token in _COMPARED and not full):
         return state
     content_state = compare_hashes(recorded, current, full=full)
-    if content_state.status == "changed":
+    if content_state.status != "same":
         return content_state
     _COMPARED.add(token)
     return state
@@ -109,13 +109,16 @@ class CacheStore:
     ----------
     workdir : str or path
         Need not exist until something is built.
-    manifest_path : str, optional
-        Named in the commands that error messages give.
+    manifest_path : str or path, optional
+        Of the manifest that is built or read: recorded with label layers, and named in the commands that error
+        messages give.
     """
 
-    def __init__(self, workdir: str | os.PathLike[str], *, manifest_path: str | None = None) -> None:
+    def __init__(
+        self, workdir: str | os.PathLike[str], *, manifest_path: str | os.PathLike[str] | None = None
+    ) -> None:
         self.workdir = Path(workdir).absolute()
-        self.manifest_path = manifest_path
+        self.manifest_path = None if manifest_path is None else str(Path(manifest_path).absolute())
 
     def __repr__(self) -> str:
         return f"CacheStore({str(self.workdir)!r})"
@@ -351,6 +354,10 @@ class CacheStore:
             with entry_lock(folder, wait=False) as held:
                 if held:
                     discard_entry(folder)
+        for folder in self.workdir.glob("images/*"):
+            # Of a build that was killed before it made anything: only an empty folder can be removed like this.
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def _variants(folder: Path, backend: str) -> list[str]:
