@@ -1,11 +1,12 @@
 """The manifest room: a kwcoco file goes in, numpy columns come out.
 
 :class:`Manifest` is what every other room reads images and annotations from; :func:`manifest_from_folder`
-writes a manifest for people who have a folder of slides and no manifest yet.
+makes a manifest for people who have a folder of slides and no manifest yet.
 """
 
 from __future__ import annotations
 
+from slidesampler.manifest.folder import FolderManifest, FolderNote, manifest_from_folder
 from slidesampler.manifest.manifest import Manifest
 
-__all__ = ["Manifest"]
+__all__ = ["FolderManifest", "FolderNote", "Manifest", "manifest_from_folder"]

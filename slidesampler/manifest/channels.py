@@ -13,7 +13,7 @@ __all__ = ["KWCOCO_ALIASES", "channel_names"]
 
 #: Words that kwcoco reads as several channels; a test compares them with kwcoco's.
 KWCOCO_ALIASES = frozenset({"dxdy", "fxfy", "rgb", "rgba"})
-#: Names that mean themselves. Importing kwcoco takes seconds, so it is asked about the others only.
+#: Names that mean themselves. Importing kwcoco's parser takes seconds, so it is asked about the others only.
 _PLAIN = re.compile(r"[\w\-]+(\.\w+)*")
 #: A slice such as ``B.0:1000000`` would be expanded into that many names.
 _LONG_NUMBER = re.compile(r"\d{6}")
@@ -56,10 +56,14 @@ def _parse(spec: str, field: str) -> tuple[str, ...]:
         return tuple(parts)
     if ":" in spec and _LONG_NUMBER.search(spec):
         raise FieldFault(field, f"names too many channels: {short(spec)}")
-    import kwcoco
+    # kwcoco's parser lives in this package of its author's; the name kwcoco.ChannelSpec is deprecated.
+    from delayed_image.channel_spec import ChannelSpec
 
     try:
-        fused = kwcoco.ChannelSpec.coerce(spec.replace(" ", "")).fuse()
-        return tuple(fused.normalize().as_list())
+        parser: Any = ChannelSpec
+        names = tuple(parser.coerce(spec.replace(" ", "")).fuse().normalize().as_list())
     except Exception as error:  # whatever its parser trips over is the manifest's fault
         raise FieldFault(field, f"is no channel spec: {short(spec)} ({error})") from error
+    if not names:
+        raise FieldFault(field, f"names no channel: {short(spec)}")
+    return names
