@@ -181,10 +181,10 @@ class CogScratch:
                 copy = driver.CreateCopy(str(self._path), self._dataset, options=options, callback=progress)
                 # Closing writes what is left, and says so only in GDAL's log.
                 del copy
-        except BuildError:
+        finally:
+            # GDAL may or may not call a copy that was ended an error.
             if raised:
-                raise raised[0] from None
-            raise
+                raise raised[0]
         if not self._path.is_file():
             raise BuildError(f"{self._path}: GDAL's COG driver reported success and left no file")
         self._finished = True

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,6 +17,10 @@ from slidesampler.models import Level
 
 __all__ = ["decimation", "decimation_part", "halve", "halve_valid", "image_levels", "levels_of"]
 
+#: What sums of four are made in: exact for integers, and for floats rounded only once.
+_SUM_DTYPES = {"uint8": np.uint16, "uint16": np.int32, "int16": np.int32, "float32": np.float64}
+#: Rows of a level made at once: few enough for the processor's cache.
+_BAND = 16
 #: Level pixels whose weighted mean is computed at once: bounds the memory of a mask of noise.
 _MIXED_AT_ONCE = 1 << 18
 
@@ -61,20 +64,25 @@ def halve(pixels: NDArray[Any]) -> NDArray[Any]:
     array([[1, 8]], dtype=uint8)
     """
     pixels = _even(pixels)
-    if pixels.dtype.kind == "f":
-        # Not by OpenCV: its order of summation depends on where in a row a pixel lies.
-        with np.errstate(invalid="ignore", over="ignore"):
-            rows = np.add(pixels[0::2], pixels[1::2], dtype=np.float64)
-            means: NDArray[Any] = ((rows[:, 0::2] + rows[:, 1::2]) * 0.25).astype(pixels.dtype)
-        return means
-    height, width, channels = pixels.shape
-    out = np.empty((height // 2, width // 2, channels), pixels.dtype)
-    # OpenCV's exact path takes up to 4 channels; with more it rounds otherwise.
-    for first in range(0, channels, 4):
-        part = np.ascontiguousarray(pixels[:, :, first : first + 4])
-        size = (width // 2, height // 2)
-        reduced = cv2.resize(part, size, interpolation=cv2.INTER_AREA)
-        out[:, :, first : first + 4] = reduced.reshape(*out.shape[:2], -1)
+    height, width, channels = pixels.shape[0] // 2, pixels.shape[1] // 2, pixels.shape[2]
+    out = np.empty((height, width, channels), pixels.dtype)
+    wide = _SUM_DTYPES[pixels.dtype.name]
+    rows = np.empty((min(_BAND, height), 2 * width, channels), wide)
+    # Band by band and channel by channel: ten times as fast as one expression over all of it. OpenCV would be
+    # faster still, but rounds in another way for 2 and for more than 4 channels.
+    with np.errstate(invalid="ignore", over="ignore"):
+        for y in range(0, height, _BAND):
+            band = rows[: min(_BAND, height - y)]
+            stop = y + len(band)
+            np.add(pixels[2 * y : 2 * stop : 2], pixels[2 * y + 1 : 2 * stop : 2], out=band, dtype=wide)
+            for channel in range(channels):
+                total = band[:, 0::2, channel] + band[:, 1::2, channel]
+                if pixels.dtype.kind == "f":
+                    total *= 0.25
+                else:
+                    total += 2
+                    total >>= 2
+                out[y:stop, :, channel] = total
     return out
 
 

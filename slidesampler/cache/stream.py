@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -160,12 +158,11 @@ def stream_image(
         none gives no mask.
     """
     plan = plan_blocks(reader.shape, reader.dtype.itemsize, source_block(reader))
-    with _single_threaded_cv2():
-        run = _Run(reader, levels, sink, plan)
-        for window in run.windows():
-            run.take(window)
-            advance(window.height * window.width)
-        run.finish()
+    run = _Run(reader, levels, sink, plan)
+    for window in run.windows():
+        run.take(window)
+        advance(window.height * window.width)
+    run.finish()
     return run.masked
 
 
@@ -239,14 +236,3 @@ class _Run:
             else:
                 part = valid[np.ix_(rows, columns)]
             self._sink.write_valid(number, y, x, part)
-
-
-@contextmanager
-def _single_threaded_cv2() -> Iterator[None]:
-    """Keep OpenCV from using its thread pool, which does not survive a fork; halving needs no threads."""
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(before)

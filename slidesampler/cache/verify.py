@@ -208,7 +208,7 @@ def _check_equal(
     place = tuple(int(v) for v in np.argwhere(wrong)[0])
     raise BuildError(
         f"{built.name}: {what} of {window} of level {number} differ from the source in {int(wrong.sum())} of "
-        f"{wrong.size} values; the first is at {place}: {found[place]} was written instead of {expected[place]}; "
+        f"{wrong.size} values; the first is at {place}: {found[place]} instead of {expected[place]}; "
         "build it again, and check the disk if that fails too"
     )
 
