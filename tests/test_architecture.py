@@ -37,13 +37,12 @@ FLOORS: tuple[dict[str, str], ...] = (
         "sources": "sampler",
     },
     {"augment": "augment", "predict": "predict"},
-    {"torch": "torch", "report": "report", "view": "view", "doctor": "doctor"},
-    {"cli": "cli", "testing": "testing"},
+    {"torch": "torch", "report": "report", "view": "view", "doctor": "doctor", "testing": "testing"},
+    {"cli": "cli", "__main__": "cli"},
 )
 
 #: The only places that import a third-party package: module names, or packages with all that is in them.
 GATES: dict[str, tuple[str, ...]] = {
-    "click": ("slidesampler.cli",),
     "dask": ("slidesampler.cache.executors",),
     "distributed": ("slidesampler.cache.executors",),
     "kwcoco": ("slidesampler.manifest",),

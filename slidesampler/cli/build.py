@@ -1,0 +1,210 @@
+"""``slidesampler build``: make a cache, or what is missing of it."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from slidesampler.cache.spec import BuildSpec
+from slidesampler.cli.exits import ExitCode
+from slidesampler.cli.output import format_bytes, format_seconds, print_json, print_table, stderr, stdout
+from slidesampler.models import LabelSpec
+
+if TYPE_CHECKING:
+    from slidesampler.cache import BuildPlan, BuildReport, Progress
+    from slidesampler.manifest import Manifest
+
+__all__ = ["EXAMPLES", "Backend", "Codec", "Overlap", "Tile", "build", "parse_ids"]
+
+EXAMPLES = (
+    "\b\nExamples:\n"
+    "  slidesampler build slides.kwcoco.json --workdir cache --jobs 8\n"
+    "  slidesampler build slides.kwcoco.json --workdir cache --backend npy --only-images 3,7\n"
+    "  slidesampler build slides.kwcoco.json --workdir cache --codec jpeg --quality 90\n"
+    "  slidesampler build slides.kwcoco.json --workdir cache --dry-run"
+)
+
+
+class Backend(enum.StrEnum):
+    """Kinds of cache."""
+
+    COG = "cog"
+    NPY = "npy"
+
+
+class Codec(enum.StrEnum):
+    """Compression of a COG."""
+
+    AUTO = "auto"
+    ZSTD = "zstd"
+    DEFLATE = "deflate"
+    LZW = "lzw"
+    JPEG = "jpeg"
+    WEBP = "webp"
+    NONE = "none"
+
+
+class Tile(enum.StrEnum):
+    """Tile sizes of a COG; an option's choices are words."""
+
+    SMALL = "128"
+    MEDIUM = "256"
+    LARGE = "512"
+
+
+class Overlap(enum.StrEnum):
+    """Which annotation wins where several lie over a pixel."""
+
+    LAST = "last"
+    FIRST = "first"
+    SMALLEST = "smallest"
+    LARGEST = "largest"
+    CLASS = "class"
+
+
+def build(
+    manifest: Annotated[
+        Path, typer.Argument(metavar="MANIFEST", help="A kwcoco file.", exists=True, dir_okay=False)
+    ],
+    workdir: Annotated[
+        Path, typer.Option(envvar="SLIDESAMPLER_WORKDIR", help="The cache's folder; made when it is not there.")
+    ],
+    backend: Annotated[
+        Backend, typer.Option(help="cog: compressed and tiled; npy: plain arrays to map into memory.")
+    ] = Backend.COG,
+    codec: Annotated[
+        Codec,
+        typer.Option(help="Compression of cog. auto never adds loss; jpeg and webp do. npy has none."),
+    ] = Codec.AUTO,
+    quality: Annotated[
+        int | None, typer.Option(min=1, max=100, help="Of jpeg and webp; 90 when not given.")
+    ] = None,
+    tile: Annotated[Tile, typer.Option(help="Tile size of cog, pixels.")] = Tile.MEDIUM,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Images built at the same time.")] = 1,
+    only_images: Annotated[
+        list[str] | None,
+        typer.Option(help="Image ids, separated by commas; can be given again.", metavar="IDS"),
+    ] = None,
+    labels: Annotated[
+        bool, typer.Option("--labels/--no-labels", help="Write label layers for images that have annotations.")
+    ] = True,
+    instances: Annotated[
+        bool, typer.Option("--instances/--no-instances", help="Write instance layers beside them.")
+    ] = False,
+    overlap: Annotated[
+        Overlap, typer.Option(help="Which annotation wins where several lie over a pixel.")
+    ] = Overlap.LAST,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done and why; do nothing.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Build what is there again, and copy COGs that could stay in place.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")] = False,
+) -> None:
+    """Build the cache that windows are read from.
+
+    One entry an image, and a label layer where there are annotations. What is there and up to date is left
+    alone, so an interrupted build is taken up where it stopped. An image that cannot be built is reported and
+    does not stop the others; the exit code is then 1.
+    """
+    from slidesampler.cache import CacheStore, plan_build
+    from slidesampler.cache import build as build_cache
+    from slidesampler.manifest import Manifest
+
+    ids = parse_ids(only_images)
+    spec = BuildSpec(
+        backend=backend.value,
+        codec=codec.value,
+        quality=quality,
+        tile=int(tile.value),
+        labels=labels,
+        instances=instances,
+        label_spec=LabelSpec(overlap=overlap.value),
+    )
+    table = Manifest.load(manifest)
+    store = CacheStore(workdir, manifest_path=str(manifest))
+    if dry_run:
+        plan = plan_build(table, spec, store, only_images=ids, force=force)
+        print_json(plan.to_dict()) if json else _print_plan(plan)
+        return
+    with _progress(table) as progress:
+        report = build_cache(table, spec, store, jobs=jobs, only_images=ids, force=force, progress=progress)
+    print_json(report.to_dict()) if json else _print_report(report)
+    _print_failures(report)
+    if not report.ok:
+        raise typer.Exit(int(ExitCode.FAILED))
+
+
+def parse_ids(words: Iterable[str] | None) -> list[int] | None:
+    """Return the ids of ``["3,7", "9"]``; None where none are given.
+
+    Raises
+    ------
+    typer.BadParameter
+        For a word that is no whole number.
+    """
+    if not words:
+        return None
+    ids = []
+    for word in ",".join(words).split(","):
+        try:
+            ids.append(int(word))
+        except ValueError:
+            raise typer.BadParameter(
+                f"{word!r} is no image id; give whole numbers separated by commas", param_hint="--only-images"
+            ) from None
+    return ids
+
+
+@contextlib.contextmanager
+def _progress(manifest: Manifest) -> Iterator[Progress | None]:
+    console = stderr()
+    if not console.is_terminal:
+        yield None
+        return
+    from slidesampler.cli.progress import BuildBar
+
+    with BuildBar(console, manifest) as bar:
+        yield bar
+
+
+def _print_plan(plan: BuildPlan) -> None:
+    print_table(
+        ("image", "name", "what", "action", "reason"),
+        ((row.image_id, row.name, row.what, row.action, row.reason) for row in plan),
+        right=("image",),
+    )
+    counts = ", ".join(f"{count} {action}" for action, count in sorted(plan.counts.items()))
+    codec = "" if plan.spec.backend == "npy" else f", codec {plan.spec.codec}, tile {plan.spec.tile}"
+    stdout().print(f"\n{counts or 'nothing to do'} (backend {plan.spec.backend}{codec}) in {plan.workdir}")
+
+
+def _print_report(report: BuildReport) -> None:
+    statuses = ("built", "reused", "in-place", "failed")
+    rows = []
+    for what in ("image", "labels"):
+        mine = [row for row in report if row.what == what]
+        if not mine:
+            continue
+        counts = [sum(row.status == status for row in mine) for status in statuses]
+        megapixels = sum(row.megapixels for row in mine if row.status == "built")
+        seconds = sum(row.seconds for row in mine if row.status == "built")
+        size = format_bytes(sum(row.size_bytes for row in mine))
+        rows.append(
+            (what, *counts, f"{megapixels:.1f}", f"{megapixels / seconds:.1f}" if seconds else "-", size)
+        )
+    columns = ("", *statuses, "megapixels", "MP/s a job", "size")
+    print_table(columns, rows, right=columns[1:])
+    stdout().print(f"\n{report.backend} cache in {report.workdir}, {format_seconds(report.seconds)}")
+
+
+def _print_failures(report: BuildReport) -> None:
+    console = stderr()
+    for row in report.failed:
+        console.print(f"failed: image {row.image_id} {row.name} ({row.what}), {row.path}: {row.reason}")
