@@ -70,7 +70,7 @@ def annots_in_window(
     whole = (x0 >= window.x) & (y0 >= window.y) & (x1 <= window.x1) & (y1 <= window.y1)
     # Areas of 0 are looked at again below: a ring that crosses itself may have lobes that cancel out.
     whole &= shapes.areas[rows] > 0
-    visible, parts = _visible_shares(shapes, rows, boxes, window, whole)
+    visible, parts = _visible_shares(shapes, index, rows, boxes, window, whole)
     kept = np.flatnonzero((visible > 0) & (visible >= visible_threshold))
     parts.update({i: shapes.parts(int(rows[i])) for i in kept.tolist() if i not in parts})
     rows = rows[kept]
@@ -116,6 +116,7 @@ def _relative_keypoints(
 
 def _visible_shares(
     shapes: Shapes,
+    index: AnnotIndex,
     rows: NDArray[np.int64],
     boxes: NDArray[np.float64],
     window: Window,
@@ -131,7 +132,7 @@ def _visible_shares(
     for i in np.flatnonzero(kinds == ShapeKind.KEYPOINTS).tolist():
         visible[i] = _visible_points(shapes.points(int(rows[i])), window)
     cut = np.flatnonzero(~whole & (kinds == ShapeKind.POLYGON))
-    visible[cut], parts = clip_polygons(shapes, rows[cut], window)
+    visible[cut], parts = clip_polygons(shapes, index.outlines, rows[cut], window)
     return visible, dict(zip(cut.tolist(), parts, strict=True))
 
 

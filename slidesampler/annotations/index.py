@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from slidesampler.annotations.outlines import Outlines
 from slidesampler.annotations.spans import ragged_arange
 from slidesampler.geometry import Window
 from slidesampler.shapes import ShapeKind, Shapes
@@ -41,9 +42,10 @@ class AnnotIndex:
 
     Notes
     -----
-    Memory is 16 bytes an annotation, none up to 256 annotations. Immutable after construction, so threads may
-    share it. The keys are a loose grid with one level per factor of four in size. Source: T. Ulrich, "Loose
-    Octrees", Game Programming Gems 1, 2000.
+    Memory is 16 bytes an annotation, none up to 256 annotations, and one byte a vertex of polygons that have
+    more than 256 (see :class:`slidesampler.annotations.outlines.Outlines`). Immutable after construction, so
+    threads may share it. The keys are a loose grid with one level per factor of four in size. Source:
+    T. Ulrich, "Loose Octrees", Game Programming Gems 1, 2000.
     """
 
     def __init__(self, shapes: Shapes) -> None:
@@ -51,6 +53,8 @@ class AnnotIndex:
         self._kinds = shapes.kinds
         #: Whether any annotation is keypoints alone.
         self.has_keypoints = bool((shapes.kinds == KEYPOINTS).any())
+        #: Where the edges of long polygons lie.
+        self.outlines = Outlines(shapes)
         self._order = np.zeros(0, np.int64)
         self._keys = np.zeros(0, np.int64)
         # (level, first and last row of cells in use), so that a window is never looked up where nothing is.

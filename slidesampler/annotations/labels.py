@@ -123,7 +123,7 @@ def label_block(
     else:
         out = np.array(base, dtype=class_map.dtype, order="C")
     rows, class_index = _rows_in_order(shapes, index, class_map, spec, ys, xs)
-    paint(out, shapes, rows, class_index, ys, xs, spec.keypoint_radius_px)
+    paint(out, shapes, rows, class_index, ys, xs, spec.keypoint_radius_px, index.outlines)
     if valid is not None:
         out[~valid] = class_map.ignore
     return out
@@ -145,7 +145,7 @@ def instance_block(
     """
     out = np.zeros((len(ys), len(xs)), dtype=np.uint32)
     rows, _ = _rows_in_order(shapes, index, class_map, spec, ys, xs)
-    paint(out, shapes, rows, rows + 1, ys, xs, spec.keypoint_radius_px)
+    paint(out, shapes, rows, rows + 1, ys, xs, spec.keypoint_radius_px, index.outlines)
     if valid is not None:
         out[~valid] = 0
     return out

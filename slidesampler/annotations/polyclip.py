@@ -9,16 +9,12 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from slidesampler.annotations.polygons import vertex_counts
+from slidesampler.annotations.outlines import Outlines
 from slidesampler.geometry import Window
 from slidesampler.models import Part, Ring
 from slidesampler.shapes import Shapes
 
 __all__ = ["clip_polygons"]
-
-#: Polygons of at most this many vertices are looked at whole; of longer ones only what is near the window,
-#: since checking 50,000 vertices for self-intersection takes a third of a second.
-WHOLE_VERTICES = 256
 
 #: Pairs of a point and an edge compared at once.
 MAX_PAIRS = 1 << 18
@@ -34,13 +30,14 @@ class _Gathered(NamedTuple):
 
 
 def clip_polygons(
-    shapes: Shapes, rows: NDArray[np.int64], window: Window
+    shapes: Shapes, outlines: Outlines, rows: NDArray[np.int64], window: Window
 ) -> tuple[NDArray[np.float64], list[tuple[Part, ...]]]:
     """Return what a window shows of some polygon annotations.
 
     Parameters
     ----------
-    shapes : Shapes
+    shapes, outlines
+        Annotations of the image, and their outlines.
     rows : int64 (n,)
         Polygon annotations.
     window : Window
@@ -56,8 +53,10 @@ def clip_polygons(
     n = len(rows)
     if not n:
         return np.zeros(0), []
-    long = vertex_counts(shapes, rows) > WHOLE_VERTICES
-    polygons, owner = _gather(shapes, rows, long, window)
+    # Of long polygons only what is near the window is looked at: checking 50,000 vertices for whether the ring
+    # crosses itself takes a third of a second.
+    long = np.array([row in outlines for row in rows.tolist()])
+    polygons, owner = _gather(shapes, outlines, rows, window)
     box = shapely.box(*window.as_xyxy())
     valid = shapely.is_valid(polygons)
     areas = shapely.area(polygons)
@@ -82,19 +81,19 @@ def clip_polygons(
     return np.minimum(visible, 1.0), [tuple(some) for some in parts]
 
 
-def _gather(shapes: Shapes, rows: NDArray[np.int64], long: NDArray[np.bool_], window: Window) -> _Gathered:
+def _gather(shapes: Shapes, outlines: Outlines, rows: NDArray[np.int64], window: Window) -> _Gathered:
     rings: list[Ring] = []
     ring_part: list[int] = []
     owner: list[int] = []
     for i, row in enumerate(rows.tolist()):
-        for part in shapes.parts(row):
-            near = [_near(ring, window) for ring in part] if long[i] else list(part)
-            if len(near[0]) < 3:
+        parts = _near_parts(shapes, outlines, row, window) if row in outlines else shapes.parts(row)
+        for part in parts:
+            if len(part[0]) < 3:
                 continue
-            # A hole of less than three points near the window takes nothing away there.
-            near = [ring for ring in near if len(ring) >= 3]
-            rings += near
-            ring_part += [len(owner)] * len(near)
+            # A ring of less than three points encloses nothing, and GEOS refuses it.
+            closed = [ring for ring in part if len(ring) >= 3]
+            rings += closed
+            ring_part += [len(owner)] * len(closed)
             owner.append(i)
     if not rings:
         return _Gathered(np.zeros(0, dtype=object), np.zeros(0, np.int64))
@@ -104,18 +103,24 @@ def _gather(shapes: Shapes, rows: NDArray[np.int64], long: NDArray[np.bool_], wi
     return _Gathered(polygons, np.array(owner, dtype=np.int64))
 
 
-def _near(ring: Ring, window: Window) -> Ring:
-    """Return a shorter ring that is the same inside the window.
-
-    Where consecutive vertices all lie to the left of the window (or right, above, below), the path between the
-    first and the last of them may be any path on that side without changing what the ring winds around in the
-    window: the straight one is taken.
-    """
-    x, y = ring.T
-    side = np.select([x <= window.x, x >= window.x1, y <= window.y, y >= window.y1], [1, 2, 3, 4], 0)
-    same = (side != 0) & (side == np.roll(side, 1)) & (side == np.roll(side, -1))
-    short: Ring = ring[~same]
-    return short
+def _near_parts(shapes: Shapes, outlines: Outlines, row: int, window: Window) -> list[Part]:
+    near = outlines.near(shapes, row, window)
+    if not len(near.ring):
+        return []
+    numbers, first = np.unique(near.ring, return_index=True)
+    rings = dict(zip(numbers.tolist(), np.split(near.xy, first[1:]), strict=True))
+    # Rings are counted from the annotation's first.
+    bounds = shapes.part_rings[shapes.annot_parts[row] : shapes.annot_parts[row + 1] + 1]
+    part = np.searchsorted(bounds - bounds[0], list(rings), side="right") - 1
+    exterior = (bounds - bounds[0]).tolist()
+    parts: dict[int, list[Ring]] = {}
+    for (number, ring), p in zip(rings.items(), part.tolist(), strict=True):
+        # A hole comes after its exterior; where that has nothing near the window, neither has the part.
+        if number == exterior[p]:
+            parts[p] = [ring]
+        elif p in parts:
+            parts[p].append(ring)
+    return [tuple(some) for some in parts.values()]
 
 
 def _even_odd(polygon: Any, box: Any) -> Any:

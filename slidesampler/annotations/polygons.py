@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from slidesampler.annotations.outlines import Outlines
 from slidesampler.annotations.spans import Spans, ragged_arange
 from slidesampler.shapes import Shapes
 
@@ -52,7 +53,11 @@ def vertex_counts(shapes: Shapes, rows: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def polygon_spans(
-    shapes: Shapes, rows: NDArray[np.int64], yc: NDArray[np.float64], xc: NDArray[np.float64]
+    shapes: Shapes,
+    rows: NDArray[np.int64],
+    yc: NDArray[np.float64],
+    xc: NDArray[np.float64],
+    outlines: Outlines | None = None,
 ) -> Spans | None:
     """Return the spans of some polygon annotations over a block.
 
@@ -63,6 +68,8 @@ def polygon_spans(
         Annotations in paint order; ``rank`` in the result is the position here.
     yc, xc : float64 (h,), (w,)
         Centres of the block's pixels, level-0 coordinates, ascending.
+    outlines : Outlines, optional
+        Spares looking at every edge of a long polygon that is painted by itself.
 
     Returns
     -------
@@ -71,7 +78,10 @@ def polygon_spans(
         one row: the caller cuts the block.
     """
     rings = _gather_rings(shapes, rows)
-    edges = _edges_across(rings, yc)
+    candidates = None
+    if outlines is not None and len(rows) == 1 and int(rows[0]) in outlines:
+        candidates = outlines.edges_across(int(rows[0]), yc[0], yc[-1])
+    edges = _edges_across(rings, yc, candidates)
     counts = edges.row1 - edges.row0
     if int(counts.sum()) > MAX_CROSSINGS and len(yc) > 1:
         return None
@@ -121,25 +131,28 @@ def _gather_rings(shapes: Shapes, rows: NDArray[np.int64]) -> _Rings:
     )
 
 
-def _edges_across(rings: _Rings, yc: NDArray[np.float64]) -> _Edges:
+def _edges_across(rings: _Rings, yc: NDArray[np.float64], candidates: NDArray[np.int64] | None) -> _Edges:
+    """Return the edges that cross rows; of the candidates (numbers of their first vertices) or of all."""
     lengths = rings.lengths
     last = np.cumsum(lengths) - 1
     # An empty ring has no last vertex to be joined to its first.
     closed = lengths > 0
     last, first = last[closed], (last - lengths + 1)[closed]
     y = rings.xy[:, 1]
-    y_next = np.empty_like(y)
-    y_next[:-1] = y[1:]
-    y_next[last] = y[first]
-    # Cheap look first: of a huge outline only the edges at the block's rows matter.
-    near = np.flatnonzero((np.maximum(y, y_next) > yc[0]) & (np.minimum(y, y_next) <= yc[-1]))
+    if candidates is None:
+        y_next = np.empty_like(y)
+        y_next[:-1] = y[1:]
+        y_next[last] = y[first]
+        # Cheap look first: most edges of annotations that a block cuts are elsewhere.
+        candidates = np.flatnonzero((np.maximum(y, y_next) > yc[0]) & (np.minimum(y, y_next) <= yc[-1]))
+    near = candidates
     ring = np.searchsorted(last, near)
     following = near + 1
     at_end = near == last[ring]
     following[at_end] = first[ring[at_end]]
     # Every edge is taken from its upper end to its lower one: two rings that share an edge run along it in
     # opposite directions, and must get the same x to the last bit.
-    upward = y_next[near] < y[near]
+    upward = y[following] < y[near]
     a, b = np.where(upward, following, near), np.where(upward, near, following)
     (xa, ya), (xb, yb) = rings.xy[a].T, rings.xy[b].T
     row0, row1 = np.searchsorted(yc, ya), np.searchsorted(yc, yb)

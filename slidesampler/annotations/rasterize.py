@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from slidesampler.annotations.outlines import Outlines
 from slidesampler.annotations.polygons import polygon_spans, vertex_counts
 from slidesampler.annotations.rle import rle_block
 from slidesampler.annotations.spans import Spans, fill_spans, ragged_arange
@@ -23,6 +24,8 @@ __all__ = ["paint"]
 
 #: Vertices gathered at once: enough to make numpy worth its while, few enough to bound memory.
 MAX_VERTICES = 1 << 17
+#: Polygons of more vertices than this are painted by themselves.
+ALONE_VERTICES = 4096
 #: Annotations gathered at once.
 MAX_ANNOTS = 1 << 14
 
@@ -35,6 +38,7 @@ def paint(
     ys: NDArray[np.int64],
     xs: NDArray[np.int64],
     keypoint_radius_px: float = 0.0,
+    outlines: Outlines | None = None,
 ) -> None:
     """Paint annotations over a block of pixels, later ones over earlier ones.
 
@@ -56,6 +60,8 @@ def paint(
     keypoint_radius_px : float
         Annotations that are keypoints alone mark the pixels whose centre is at most this far from a labelled
         point, and always the pixel that holds the point.
+    outlines : Outlines, optional
+        Of the shapes (:attr:`AnnotIndex.outlines`): makes long polygons cheap, changes no pixel.
 
     Examples
     --------
@@ -86,7 +92,7 @@ def paint(
         kind, some_rows, some_values = kinds[some[0]], rows[some], values[some]
         if kind == ShapeKind.POLYGON:
             for batch in _batches(vertex_counts(shapes, some_rows)):
-                _paint_polygons(target, shapes, some_rows[batch], some_values[batch], yc, xc)
+                _paint_polygons(target, shapes, some_rows[batch], some_values[batch], yc, xc, outlines)
         elif kind == ShapeKind.RLE:
             _paint_rle(target, shapes, some_rows, some_values, ys, xs)
         elif kind == ShapeKind.BOX:
@@ -115,7 +121,8 @@ def _holds_center(
 
 def _batches(counts: NDArray[np.int64]) -> list[slice]:
     """Cut consecutive annotations where their vertices would exceed what is gathered at once."""
-    total = np.cumsum(counts)
+    # What is painted by itself is a slice of the vertices and can be looked up in the outlines.
+    total = np.cumsum(np.where(counts > ALONE_VERTICES, MAX_VERTICES + 1, counts))
     cuts = [0]
     while cuts[-1] < len(counts):
         done = int(total[cuts[-1] - 1]) if cuts[-1] else 0
@@ -132,14 +139,15 @@ def _paint_polygons(
     values: NDArray[Any],
     yc: NDArray[np.float64],
     xc: NDArray[np.float64],
+    outlines: Outlines | None,
 ) -> None:
-    spans = polygon_spans(shapes, rows, yc, xc)
+    spans = polygon_spans(shapes, rows, yc, xc, outlines)
     if spans is not None:
         fill_spans(out, spans, values)
         return
     half = len(yc) // 2
-    _paint_polygons(out[:half], shapes, rows, values, yc[:half], xc)
-    _paint_polygons(out[half:], shapes, rows, values, yc[half:], xc)
+    _paint_polygons(out[:half], shapes, rows, values, yc[:half], xc, outlines)
+    _paint_polygons(out[half:], shapes, rows, values, yc[half:], xc, outlines)
 
 
 def _paint_boxes(
