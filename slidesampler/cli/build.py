@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from slidesampler.cache.spec import BuildSpec
 from slidesampler.cli.exits import ExitCode
 from slidesampler.cli.output import format_bytes, format_seconds, print_json, print_table, stderr, stdout
-from slidesampler.models import LabelSpec
 
 if TYPE_CHECKING:
     from slidesampler.cache import BuildPlan, BuildReport, Progress
@@ -113,9 +111,11 @@ def build(
     alone, so an interrupted build is taken up where it stopped. An image that cannot be built is reported and
     does not stop the others; the exit code is then 1.
     """
-    from slidesampler.cache import CacheStore, plan_build
+    # Imported here, as in every command: --help must not wait for numpy.
+    from slidesampler.cache import BuildSpec, CacheStore, plan_build
     from slidesampler.cache import build as build_cache
     from slidesampler.manifest import Manifest
+    from slidesampler.models import LabelSpec
 
     ids = parse_ids(only_images)
     spec = BuildSpec(

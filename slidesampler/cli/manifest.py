@@ -8,16 +8,16 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
-from numpy.typing import NDArray
 
 from slidesampler.cli.exits import ExitCode
 from slidesampler.cli.output import print_json, stderr, stdout
 from slidesampler.errors import ReadError
-from slidesampler.geometry import Window
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 __all__ = ["EXAMPLES", "manifest", "mask_values", "parse_names", "probe_size"]
 
@@ -125,6 +125,7 @@ def mask_values(path: str) -> list[int]:
     ReadError
         If the file has several channels, or values that are not whole numbers.
     """
+    from slidesampler.geometry import Window
     from slidesampler.readers import ReaderSpec, open_reader
 
     with closing(open_reader(ReaderSpec("auto", path, raw=True))) as reader:
@@ -140,6 +141,8 @@ def mask_values(path: str) -> list[int]:
 
 
 def _whole_numbers(pixels: NDArray[Any], path: str) -> list[int]:
+    import numpy as np
+
     if pixels.dtype.kind == "u" and pixels.dtype.itemsize <= 2:
         # A table is many times quicker than sorting the pixels.
         present = np.zeros(1 << (8 * pixels.dtype.itemsize), dtype=bool)
