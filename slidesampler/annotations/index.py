@@ -57,8 +57,8 @@ class AnnotIndex:
         self.outlines = Outlines(shapes)
         self._order = np.zeros(0, np.int64)
         self._keys = np.zeros(0, np.int64)
-        # (level, first and last row of cells in use), so that a window is never looked up where nothing is.
-        self._levels: list[tuple[int, int, int]] = []
+        # (level, first and last row of cells in use, number of annotations)
+        self._levels: list[tuple[int, int, int, int]] = []
         if len(shapes) > BRUTE_FORCE_MAX:
             self._build()
 
@@ -75,7 +75,7 @@ class AnnotIndex:
         self._order, self._keys = finite[order], key[order]
         for used in np.unique(level).tolist():
             rows = row[level == used]
-            self._levels.append((used, int(rows.min()), int(rows.max())))
+            self._levels.append((used, int(rows.min()), int(rows.max()), len(rows)))
 
     def query(self, window: Window) -> NDArray[np.int64]:
         """Return the annotations whose half-open box shares area with the window.
@@ -115,13 +115,18 @@ class AnnotIndex:
             return np.arange(len(self._boxes), dtype=np.int64)
         low: list[NDArray[np.int64]] = []
         reach: list[NDArray[np.int64]] = []
-        for level, row_min, row_max in self._levels:
+        for level, row_min, row_max, count in self._levels:
             cell = int(CELL_SIZES[level])
             # A box begins at most its own size before the window.
             size = cell if level < len(CELL_SIZES) - 1 else UNBOUNDED
             row0 = max(_clamp(window.y - size) // cell, row_min)
             row1 = min(_clamp(window.y1 - 1) // cell, row_max)
             if row1 < row0:
+                continue
+            if row1 - row0 >= count:
+                # A window with more rows of cells than the level has annotations: compare them all.
+                low.append(np.array([level << LEVEL_SHIFT]))
+                reach.append(np.array([(1 << LEVEL_SHIFT) - 1]))
                 continue
             x0, x1 = _clamp(window.x - size), _clamp(window.x1 - 1)
             row = np.arange(row0 + ROW_BIAS, row1 + ROW_BIAS + 1)
