@@ -1,7 +1,8 @@
 """A manifest's columns on disk: one ``.npy`` a column, memory-mapped when opened.
 
 The folder is written under another name and renamed when it is complete, so a reader never sees half of one;
-``snapshot.json`` holds the digest and, of every column, the dtype and shape that its file must have.
+``snapshot.json`` holds the digest and, of every column, the dtype and shape that its file must have. Nothing is
+synced to the disk: what a power cut damages is found by the digest, and written again from the manifest.
 """
 
 from __future__ import annotations
@@ -73,15 +74,9 @@ def save_snapshot(folder: str | os.PathLike[str], columns: Columns, digest: str)
 def _write(folder: Path, columns: Columns, digest: str) -> None:
     record: dict[str, Any] = {"format": _FORMAT, "digest": digest, "columns": {}}
     for name, array in flatten(columns).items():
-        with (folder / f"{name}.npy").open("wb") as file:
-            np.save(file, array, allow_pickle=False)
-            file.flush()
-            os.fsync(file.fileno())
+        np.save(folder / f"{name}.npy", array, allow_pickle=False)
         record["columns"][name] = [array.dtype.str, list(array.shape)]
-    with (folder / _RECORD).open("w", encoding="utf-8") as file:
-        json.dump(record, file)
-        file.flush()
-        os.fsync(file.fileno())
+    (folder / _RECORD).write_text(json.dumps(record), encoding="utf-8")
 
 
 def _move_into_place(partial: Path, target: Path, digest: str) -> None:

@@ -66,10 +66,24 @@ def full():
 
 
 def one_image(annotation=None, **image):
-    """A manifest of one image of 40 x 50 pixels (id 1), at most one annotation (id 1) and one category (id 1)."""
+    """A manifest of one image of 40 x 50 pixels, one category and at most one annotation, all with id 1."""
     annotations = [] if annotation is None else [{"id": 1, "image_id": 1, "category_id": 1, **annotation}]
     return {
         "images": [{"id": 1, "file_name": "a.tif", "height": 40, "width": 50, **image}],
         "categories": [{"id": 1, "name": "thing"}],
         "annotations": annotations,
     }
+
+
+def compressed(counts):
+    """COCO's string for the runs of a mask: ``rleToString`` of its ``maskApi.c``, in Python."""
+    text = bytearray()
+    for position, count in enumerate(counts):
+        number = int(count) - (int(counts[position - 2]) if position > 2 else 0)
+        more = True
+        while more:
+            code = number & 0x1F
+            number >>= 5
+            more = number != -1 if code & 0x10 else number != 0
+            text.append((code | 0x20 if more else code) + 48)
+    return bytes(text)

@@ -89,7 +89,9 @@ def test_a_file_that_looks_like_a_driver_is_a_file_where_it_exists(tmp_path):
     assert Manifest.load(data, bundle_dir=tmp_path).record(1).assets[0].path == str(tmp_path / "A1:he.tif")
 
 
-@pytest.mark.parametrize(("root", "folder"), [("pixels", "/bundle/pixels"), ("/pixels", "/pixels"), ("", "/bundle")])
+@pytest.mark.parametrize(
+    ("root", "folder"), [("pixels", "/bundle/pixels"), ("/pixels", "/pixels"), ("", "/bundle")]
+)
 def test_img_root_is_joined_to_the_bundle(root, folder):
     data = {**one_image(), "img_root": root}
     manifest = Manifest.load(data, bundle_dir="/bundle")
@@ -98,7 +100,8 @@ def test_img_root_is_joined_to_the_bundle(root, folder):
 
 
 @pytest.mark.parametrize(
-    "spec", ["r|g|b", "rgb", "B1.0:3", "b1|rgba", "B:1:11:2", "gray", "a.5", "x|B.2:4", "pan-sharp|nir", "a,b|c"]
+    "spec",
+    ["r|g|b", "rgb", "B1.0:3", "b1|rgba", "B:1:11:2", "gray", "a.5", "x|B.2:4", "pan-sharp|nir", "a,b|c"],
 )
 def test_channel_specs_mean_what_kwcoco_says(spec):
     from delayed_image.channel_spec import ChannelSpec
@@ -396,7 +399,9 @@ def test_missing_files_are_named(tmp_path):
     data = full()
     data["images"].append({"id": 4, "file_name": "array://in_memory"})
     manifest = Manifest.load(data, bundle_dir=tmp_path)
-    with pytest.raises(ManifestError, match=r"image 10: file_name .*a\.tif does not exist \(the first of 6") as caught:
+    with pytest.raises(
+        ManifestError, match=r"image 10: file_name .*a\.tif does not exist \(the first of 6"
+    ) as caught:
         manifest.check_files()
     assert (caught.value.image_id, caught.value.field) == (10, "file_name")
     (tmp_path / "multi").mkdir()
