@@ -9,7 +9,8 @@ lossless codec, and the room of a lossless file on top with a lossy one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slidesampler.cache.codecs import scratch_options
-from slidesampler.cache.gdal_write import gdal, gdal_array, gdal_config, gdal_errors
+from slidesampler.cache.gdal_write import close_dataset, gdal, gdal_array, gdal_config, gdal_errors
 from slidesampler.cache.write_failure import remove_files
-from slidesampler.errors import BuildError
+from slidesampler.errors import BuildError, ReadError
 from slidesampler.models import Level
 
 __all__ = ["CogScratch"]
@@ -80,24 +81,33 @@ class CogScratch:
         options += [f"PHOTOMETRIC={'RGB' if rgb else 'MINISBLACK'}", "ALPHA=NO"]
         kind = getattr(gdal, f"GDT_{_GDAL_TYPES[dtype.name]}")
         base = levels[0]
-        with gdal_errors(self._scratch):
-            driver = gdal.GetDriverByName("GTiff")
-            self._dataset = driver.Create(
-                str(self._scratch), base.width, base.height, channels, kind, options=options
-            )
-        self._describe(names, mpp)
-        self._build_overviews()
+        self._dataset: Any = None
+        try:
+            with gdal_errors(self._scratch):
+                driver = gdal.GetDriverByName("GTiff")
+                self._dataset = driver.Create(
+                    str(self._scratch), base.width, base.height, channels, kind, options=options
+                )
+            self._describe(names, mpp)
+            # GDAL crashes where it builds overviews on a header that could not be written.
+            self.flush()
+            self._build_overviews()
+            self.flush()
+        except BaseException:
+            self._release()
+            raise
 
     def __enter__(self) -> CogScratch:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # What closing the scratch file has to say is of no interest: it goes.
-        gdal.PushErrorHandler("CPLQuietErrorHandler")
-        try:
-            self._dataset = None
-        finally:
-            gdal.PopErrorHandler()
+        self._release()
+
+    def _release(self) -> None:
+        with suppress(BuildError), gdal_errors(self._scratch):
+            # What closing the scratch file has to say is of no interest: it goes.
+            close_dataset(self._dataset)
+        self._dataset = None
         remove_files(self._path.parent, f"{self._scratch.name}*")
         if not self._finished:
             # GDAL may have put files of its own beside the COG: .aux.xml, .ovr.tmp, .msk.
@@ -126,10 +136,28 @@ class CogScratch:
         if sizes != wanted:
             raise BuildError(f"{self._scratch}: GDAL made overviews of {sizes}, {wanted} were asked for")
 
+    def flush(self) -> None:
+        """Write what GDAL still holds in its cache; a disk that is full shows here at the latest."""
+        with gdal_errors(self._scratch):
+            self._dataset.FlushCache()
+
+    @contextmanager
+    def blamed_for_reads(self) -> Iterator[None]:
+        """Run code that reads a source, and tell a full disk from a damaged source.
+
+        GDAL's cache is shared: a read may have to write a tile of the scratch file to make room, and fails with it.
+        """
+        try:
+            yield
+        except ReadError:
+            self.flush()
+            raise
+
     def start_mask(self) -> None:
         """Add a mask to all levels; nothing is valid until it is written so."""
         with gdal_errors(self._scratch), gdal_config(GDAL_TIFF_INTERNAL_MASK="YES"):
             self._dataset.CreateMaskBand(gdal.GMF_PER_DATASET)
+        self.flush()
         # Existing overviews get a mask of their own by being built again; this keeps their pixels.
         self._build_overviews()
 
@@ -174,13 +202,13 @@ class CogScratch:
                 return 0
             return 1
 
+        self.flush()
         try:
             with gdal_errors(self._path), gdal_config(GDAL_TIFF_INTERNAL_MASK="YES"):
-                self._dataset.FlushCache()
                 driver = gdal.GetDriverByName("COG")
                 copy = driver.CreateCopy(str(self._path), self._dataset, options=options, callback=progress)
-                # Closing writes what is left, and says so only in GDAL's log.
-                del copy
+                # Closing writes what is left, and may say so only in GDAL's log.
+                close_dataset(copy)
         finally:
             # GDAL may or may not call a copy that was ended an error.
             if raised:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import threading
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from slidesampler.cache.write_failure import write_failure
 from slidesampler.errors import BuildError, MissingDependencyError
@@ -22,7 +24,7 @@ except ImportError as error:
 # As the readers do; without it GDAL from 3.7 on warns at every first use.
 gdal.UseExceptions()
 
-__all__ = ["block_cache", "gdal", "gdal_array", "gdal_config", "gdal_errors"]
+__all__ = ["block_cache", "close_dataset", "gdal", "gdal_array", "gdal_config", "gdal_errors"]
 
 #: Bytes of GDAL's block cache while a build writes. It holds the row of tiles being filled at every level of
 #: the scratch file, and the source's tiles that straddle two strips.
@@ -53,6 +55,19 @@ def block_cache() -> Iterator[None]:
             _cache_users -= 1
             if _cache_users == 0:
                 gdal.SetCacheMax(_cache_before)
+
+
+def close_dataset(dataset: Any) -> None:
+    """Close a GDAL dataset now, whoever still refers to it, and raise RuntimeError for what goes wrong then.
+
+    Left to the garbage collector an error would be printed and forgotten.
+    """
+    if dataset is None:
+        return
+    if hasattr(dataset, "Close"):  # GDAL 3.8
+        dataset.Close()
+    else:
+        gdal.Dataset.__swig_destroy__(dataset)
 
 
 @contextmanager
@@ -96,6 +111,8 @@ def gdal_errors(path: str | os.PathLike[str]) -> Iterator[None]:
     except RuntimeError as error:
         if isinstance(error, BuildError):
             raise
+        # The frames of GDAL's Python code hold the dataset, and would keep it open as long as the error lives.
+        traceback.clear_frames(error.__traceback__)
         raise write_failure(path, "; ".join(dict.fromkeys([*messages, str(error)]))) from error
     finally:
         gdal.PopErrorHandler()

@@ -67,7 +67,8 @@ def write_cog(
             rgb=_is_rgb(reader),
         ) as scratch,
     ):
-        has_valid = stream_image(reader, levels, _CogSink(scratch), progress.first)
+        with scratch.blamed_for_reads():
+            has_valid = stream_image(reader, levels, _CogSink(scratch), progress.first)
         scratch.finish(cog_options(spec.codec, spec.quality, tile=spec.tile, threads=threads), progress.second)
     progress.done()
     return WrittenFiles(

@@ -201,11 +201,12 @@ def write_labels(
             )
             for role, name in files.items()
         }
-        for window, labels, numbers in source.blocks(instances=instances):
-            _write_levels(layers["labels"], levels, window, labels)
-            if numbers is not None:
-                _write_levels(layers["instances"], levels, window, numbers)
-            progress.first(window.height * window.width)
+        with layers["labels"].blamed_for_reads():
+            for window, labels, numbers in source.blocks(instances=instances):
+                _write_levels(layers["labels"], levels, window, labels)
+                if numbers is not None:
+                    _write_levels(layers["instances"], levels, window, numbers)
+                progress.first(window.height * window.width)
         options = cog_options(codec, None, tile=LABEL_TILE, threads=threads, sparse=True)
         for number, scratch in enumerate(layers.values()):
             scratch.finish(options, partial(_part_done, progress, number, len(layers)))
