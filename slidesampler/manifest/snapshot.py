@@ -8,6 +8,7 @@ synced to the disk: what a power cut damages is found by the digest, and written
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import secrets
@@ -85,8 +86,8 @@ def _move_into_place(partial: Path, target: Path, digest: str) -> None:
         try:
             # os.replace takes an empty folder's place, and fails where the folder holds something.
             os.replace(partial, target)  # noqa: PTH105
-        except OSError:
-            if not target.exists():
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
         else:
             return
