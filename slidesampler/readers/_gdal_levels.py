@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from numpy.typing import NDArray
+
+from slidesampler.geometry import Window
 from slidesampler.models import Level
-from slidesampler.readers._gdal_io import gdal, open_dataset, quietly
+from slidesampler.readers._gdal_io import gdal, open_dataset, quietly, read_band, read_bands
 from slidesampler.readers.orientation import UPRIGHT, Orientation
 
 __all__ = ["LevelDatasets", "is_reduction"]
@@ -53,6 +56,8 @@ class LevelDatasets:
     Attributes
     ----------
     base : gdal.Dataset
+    driver : str
+        GDAL's short name of the format.
     levels : tuple of Level
         As displayed.
     """
@@ -62,6 +67,7 @@ class LevelDatasets:
         self._drivers = drivers
         self._options: tuple[str, ...] = ()
         self.base = open_dataset(path, drivers=drivers)
+        self.driver = str(self.base.GetDriver().ShortName)
         if self.driver == "GTiff" and gdal.GetConfigOption("GDAL_NUM_THREADS"):
             # The threads of GDAL's decoder are not there after a fork, and a child would wait for them for
             # ever.
@@ -71,11 +77,6 @@ class LevelDatasets:
         self._overviews: tuple[int, ...] = ()
         self.levels: tuple[Level, ...] = ()
         self.set_orientation(orientation)
-
-    @property
-    def driver(self) -> str:
-        """GDAL's short name of the format."""
-        return str(self.base.GetDriver().ShortName)
 
     def set_orientation(self, orientation: Orientation) -> None:
         """State the levels as displayed under an orientation, which is known only after the file is open."""
@@ -94,13 +95,25 @@ class LevelDatasets:
 
     def _open(self, overview: int) -> Any:
         if self.driver == "GTiff":
-            # The dataset of a TIFF's overview shares the file of the base: no second handle, nothing parsed
-            # anew. Not for other drivers: an overview of a VRT may belong to a dataset with other bands.
+            # The dataset of a TIFF's overview shares the file of the base: no second handle, no parsing.
             with quietly():
                 dataset = self.base.GetRasterBand(1).GetOverview(overview).GetDataset()
             if dataset is not None and dataset.RasterCount == self.base.RasterCount:
                 return dataset
         return open_dataset(self._path, (*self._options, f"OVERVIEW_LEVEL={overview}"), self._drivers)
+
+    def read(
+        self, level: int, name: str, window: Window, out: NDArray[Any], bands: list[int], code: int
+    ) -> None:
+        """Read bands of a level into ``out``; parameters and errors as :func:`._gdal_io.read_bands`."""
+        dataset = self.dataset(level)
+        if level == 0 or self.driver != "VRT":
+            read_bands(dataset, name, window, out, bands, code)
+            return
+        # An overview of a VRT names a dataset and a band for each of its bands, and GDAL, asked for all at
+        # once, takes those of the first dataset in the order in which they are there.
+        for i, band in enumerate(bands):
+            read_band(dataset.GetRasterBand(band), name, window, out[..., i], code)
 
     def mask_is_reduced(self, level: int) -> bool:
         """Whether the mask of the dataset has an overview of the size of this level."""

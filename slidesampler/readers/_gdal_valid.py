@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from slidesampler.geometry import Window
 from slidesampler.models import Level
-from slidesampler.readers._gdal_io import GDAL_CODES, gdal, read_band, read_bands
+from slidesampler.readers._gdal_io import GDAL_CODES, gdal, read_band
 from slidesampler.readers._gdal_levels import LevelDatasets
 from slidesampler.readers.base import decimate
 
@@ -66,7 +66,7 @@ class ValidMask:
         dataset = self._source.dataset(level)
         valid = np.ones(window.shape, dtype=bool)
         if self._alpha is not None:
-            valid &= self._read_alpha(dataset, window)
+            valid &= self._read_alpha(dataset, window, level)
         if self._nodata:
             any_real = np.zeros(window.shape, dtype=bool)
             for index in self._nodata:
@@ -76,13 +76,13 @@ class ValidMask:
             valid &= self._read_dataset_mask(dataset, window, level)
         return valid
 
-    def _read_alpha(self, dataset: Any, window: Window) -> NDArray[np.bool_]:
+    def _read_alpha(self, dataset: Any, window: Window, level: int) -> NDArray[np.bool_]:
         assert self._alpha is not None
         # As float64, so that neither 0.25 nor 256 becomes 0.
         integer = dataset.GetRasterBand(self._alpha).DataType == gdal.GDT_Byte
         dtype = np.dtype(np.uint8 if integer else np.float64)
         alpha = np.empty((*window.shape, 1), dtype)
-        read_bands(dataset, self._name, window, alpha, [self._alpha], GDAL_CODES[dtype])
+        self._source.read(level, self._name, window, alpha, [self._alpha], GDAL_CODES[dtype])
         visible: NDArray[np.bool_] = alpha[..., 0] > 0
         return visible
 

@@ -21,6 +21,9 @@ mask band, nodata      a pixel is not valid where the mask is 0, or where *every
 
 CMYK and CIELAB TIFF, and YCbCr, come out of GDAL as RGB. Of a file of several pages the first is read; other
 pages, and the members of containers such as netCDF or HDF5, have names of their own (``gdalinfo`` lists them).
+
+Data that are missing or do not decode are an error. Damage that still decodes cannot be noticed here (plain
+pixels, and ZSTD and WebP, which carry no checksum): the cache has checksums for that.
 """
 
 from __future__ import annotations
@@ -35,7 +38,7 @@ from numpy.typing import NDArray
 from slidesampler.errors import ReadError, UnsupportedSourceError
 from slidesampler.geometry import Window
 from slidesampler.readers._gdal_facts import channel_names, pixel_size_um
-from slidesampler.readers._gdal_io import GDAL_CODES, byte_reader, gdal, read_bands
+from slidesampler.readers._gdal_io import GDAL_CODES, byte_reader, gdal
 from slidesampler.readers._gdal_levels import LevelDatasets
 from slidesampler.readers._gdal_valid import ValidMask, split_alpha
 from slidesampler.readers.base import check_channels, check_window, output_array
@@ -189,7 +192,7 @@ class GdalReader:
             window = self._orientation.stored_window(window, here.height, here.width)
             out = self._orientation.stored_view(out)
         try:
-            read_bands(source.dataset(level), self.name, window, out, bands, self._code)
+            source.read(level, self.name, window, out, bands, self._code)
         except ReadError:
             self._drop()
             raise

@@ -73,7 +73,7 @@ class StackReader:
         height, width, _ = self._parts[0].shape
         self.shape = (height, width, count)
         self.dtype: np.dtype[Any] = np.result_type(*(part.dtype for part in self._parts))
-        self.levels, self._part_levels = self._common_levels()
+        self.levels, self._part_levels = self._shared_levels()
         self.mpp = mpp or next((part.mpp for part in self._parts if part.mpp), None)
         self.has_valid = valid is not None or any(part.has_valid for part in self._parts)
         # Global channel -> (part, channel of the part).
@@ -97,7 +97,7 @@ class StackReader:
         # Two files that both say "gray" have said nothing.
         return names if len(set(names)) == len(names) else ()
 
-    def _common_levels(self) -> tuple[tuple[Level, ...], tuple[tuple[int, ...], ...]]:
+    def _shared_levels(self) -> tuple[tuple[Level, ...], tuple[tuple[int, ...], ...]]:
         """Return the levels that all parts have, and the index of each within each part."""
         by_size = [
             {(item.height, item.width): k for k, item in reversed(list(enumerate(part.levels)))}
