@@ -8,7 +8,7 @@ import contextlib
 import importlib
 
 # osgeo must be imported before torch: both bring copies of common C++ libraries, the first one loaded serves
-# both, and GDAL is the one that can fail with the other's. Where GDAL is missing or broken nothing is said here,
+# both, and GDAL is the one that can fail with the other's. Where GDAL is missing or broken this is silent,
 # since npy caches do not need it; what needs it says so.
 with contextlib.suppress(ImportError):
     importlib.import_module("slidesampler.readers.gdal")
