@@ -19,8 +19,11 @@ from slidesampler.manifest import Manifest
 class Bundle:
     """A folder of slides with a manifest, and a workdir."""
 
-    def __init__(self, folder: Path, workdir: Path, sizes: list[tuple[int, int]], seed: int = 0) -> None:
+    def __init__(
+        self, folder: Path, workdir: Path, sizes: list[tuple[int, int]], seed: int = 0, suffix: str = ".tif"
+    ) -> None:
         self.folder = folder
+        self.suffix = suffix
         self.workdir = workdir
         folder.mkdir(parents=True, exist_ok=True)
         rng = np.random.default_rng(seed)
@@ -34,14 +37,17 @@ class Bundle:
             pixels = rng.integers(0, 255, (*size, 3), dtype=np.uint8)
             self.pixels[image_id] = pixels
             self.write(image_id, pixels)
-            self.document["images"].append({"id": image_id, "file_name": f"s{image_id}.tif"})
+            self.document["images"].append({"id": image_id, "file_name": self.path(image_id).name})
 
     def path(self, image_id: int) -> Path:
-        return self.folder / f"s{image_id}.tif"
+        return self.folder / f"s{image_id}{self.suffix}"
 
     def write(self, image_id: int, pixels: np.ndarray) -> None:
-        # Striped, so that it is not a COG.
-        tifffile.imwrite(self.path(image_id), pixels, photometric="rgb", metadata=None)
+        if self.suffix == ".npy":
+            np.save(self.path(image_id), pixels)
+        else:
+            # Striped, so that it is not a COG.
+            tifffile.imwrite(self.path(image_id), pixels, photometric="rgb", metadata=None)
 
     def annotate(self, image_id: int, box: list[float], category_id: int = 1) -> None:
         annotation_id = len(self.document["annotations"]) + 1

@@ -155,7 +155,7 @@ def test_edits_that_keep_size_and_time(tmp_path, edit_in_secret, place, sampled_
     edit_in_secret(path, flip)
     now = stamp_sources(asset)
     assert compare_stamps(sampled, now).status == "same"
-    # Between the blocks only the hash of the whole file finds it, and the inode's change time tells when to look.
+    # Between the blocks only the hash of the whole file finds it.
     assert compare_hashes(sampled, now).status == ("changed" if sampled_sees_it else "same")
     assert compare_hashes(full, now).status == "changed"
 

@@ -1,4 +1,4 @@
-"""What becomes of sources that may not be read; gives up root's rights, where it has them, once all is imported."""
+"""What becomes of sources that may not be read; gives up root's rights once all is imported."""
 
 import json
 import os
