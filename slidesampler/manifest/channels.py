@@ -56,12 +56,12 @@ def _parse(spec: str, field: str) -> tuple[str, ...]:
         return tuple(parts)
     if ":" in spec and _LONG_NUMBER.search(spec):
         raise FieldFault(field, f"names too many channels: {short(spec)}")
-    # kwcoco's parser lives in this package of its author's; the name kwcoco.ChannelSpec is deprecated.
-    from delayed_image.channel_spec import ChannelSpec
+    import kwcoco
 
     try:
-        parser: Any = ChannelSpec
-        names = tuple(parser.coerce(spec.replace(" ", "")).fuse().normalize().as_list())
+        # By way of an image, since the name kwcoco.ChannelSpec is deprecated and going away.
+        image = kwcoco.CocoImage({"file_name": "", "channels": spec.replace(" ", "")})
+        names = tuple(image.channels.fuse().normalize().as_list())
     except Exception as error:  # whatever its parser trips over is the manifest's fault
         raise FieldFault(field, f"is no channel spec: {short(spec)} ({error})") from error
     if not names:

@@ -111,7 +111,8 @@ def test_files_that_belong_to_a_slide_are_no_slides(tmp_path):
     touch(tmp_path, "one.mrxs", "one/Slidedat.ini", "one/Data0000.dat", "one/thumb.jpg", "other/real.jpg")
     touch(tmp_path, "h/slide(0,0).jpg", "h/slide(1,0).jpg", "h/map.jpg", "h/own.jpg")
     (tmp_path / "h/slide.vms").write_text(
-        "[Virtual Microscope Specimen]\nImageFile=slide(0,0).jpg\nImageFile(1,0)=slide(1,0).jpg\nMapFile=map.jpg"
+        "[Virtual Microscope Specimen]\nImageFile=slide(0,0).jpg\nImageFile(1,0)=slide(1,0).jpg\n"
+        "MapFile = map.jpg\n"
     )
     touch(tmp_path, "dicom/0.dcm", "dicom/2.dcm")
     (tmp_path / "dicom/1.dcm").write_bytes(b"the largest")
