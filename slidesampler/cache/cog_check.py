@@ -70,7 +70,8 @@ def _is_plain(path: str, dataset: Any, bands: list[Any]) -> bool:
     if len(kinds) > 1 or gdal_array.GDALTypeCodeToNumericTypeCode(kinds.pop()) not in _DTYPES:
         return False
     structure = dataset.GetMetadata("IMAGE_STRUCTURE") or {}
-    if structure.get("MINISWHITE") == "YES" or "SOURCE_COLOR_SPACE" in structure:
+    # JPEG's YCbCr comes out as RGB everywhere; CMYK and CIELAB take more than that.
+    if structure.get("MINISWHITE") == "YES" or structure.get("SOURCE_COLOR_SPACE", "YCbCr") != "YCbCr":
         return False
     with open(path, "rb") as file:
         upright = read_header(partial(_read_at, file)).orientation == UPRIGHT

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from osgeo_utils.samples.validate_cloud_optimized_geotiff import validate
 
 from slidesampler.geometry import Window
 from slidesampler.models import Level
+from slidesampler.shapes import ShapeKind, Shapes
 
 
 class MemoryReader:
@@ -101,6 +104,50 @@ def complaints(path):
     return warnings + errors
 
 
+def polygon_shapes(annots):
+    """Columns of ``(annot_id, category_id, rings)``: one part each, the first ring the exterior, (x, y)."""
+    rings = [np.asarray(ring, float) for _, _, parts in annots for ring in parts]
+    counts = [len(parts) for _, _, parts in annots]
+    boxes = np.array([[*np.min(r[0], 0), *np.max(r[0], 0)] for _, _, r in annots], float).reshape(-1, 4)
+    empty = Shapes.empty()
+    return replace(
+        empty,
+        annot_ids=np.array([a for a, _, _ in annots], np.int64),
+        category_ids=np.array([c for _, c, _ in annots], np.int64),
+        kinds=np.full(len(annots), ShapeKind.POLYGON, np.uint8),
+        boxes_xyxy=boxes,
+        areas=np.array([abs(_area(r[0])) - sum(abs(_area(h)) for h in r[1:]) for _, _, r in annots]),
+        annot_parts=np.arange(len(annots) + 1),
+        part_rings=np.cumsum([0, *counts]),
+        ring_vertices=np.cumsum([0, *(len(ring) for ring in rings)]),
+        vertices=np.concatenate(rings) if rings else empty.vertices,
+        annot_runs=np.zeros(len(annots) + 1, np.int64),
+        rle_heights=np.zeros(len(annots), np.int64),
+        annot_keypoints=np.zeros(len(annots) + 1, np.int64),
+    )
+
+
+def _area(ring):
+    x, y = np.asarray(ring, float).T
+    return 0.5 * float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1)))
+
+
+def inside(ring, shape):
+    """Even-odd test of every pixel centre, edge by edge; half-open in y."""
+    ring = np.asarray(ring, float)
+    x_low, y_low = np.clip(np.floor(ring.min(0)).astype(int), 0, shape[::-1])
+    x_high, y_high = np.clip(np.ceil(ring.max(0)).astype(int), 0, shape[::-1])
+    yc, xc = np.mgrid[y_low:y_high, x_low:x_high] + 0.5
+    odd = np.zeros(yc.shape, bool)
+    for (x0, y0), (x1, y1) in zip(ring, np.roll(ring, -1, 0), strict=True):
+        crosses = (y0 <= yc) != (y1 <= yc)
+        if y0 != y1:
+            odd ^= crosses & (x0 + (yc - y0) * (x1 - x0) / (y1 - y0) <= xc)
+    whole = np.zeros(shape, bool)
+    whole[y_low:y_high, x_low:x_high] = odd
+    return whole
+
+
 class Tools:
     """Handed out by a fixture, since test folders are no packages."""
 
@@ -110,6 +157,8 @@ class Tools:
     shown_pixels = staticmethod(shown_pixels)
     random_pixels = staticmethod(random_pixels)
     complaints = staticmethod(complaints)
+    polygon_shapes = staticmethod(polygon_shapes)
+    inside = staticmethod(inside)
 
 
 @pytest.fixture(scope="session")
