@@ -23,10 +23,9 @@ myst_heading_anchors = 3
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
-# Pages are read on machines without a GPU stack or GDAL too.
-autodoc_mock_imports: list[str] = []
 napoleon_numpy_docstring = True
 napoleon_google_docstring = False
 napoleon_use_rtype = False
 copybutton_prompt_text = r"\$ |>>> "
-nitpicky = False
+# Types in docstrings are prose ("ndarray of int64, shape (n,)"): the word "shape" there is no reference.
+suppress_warnings = ["ref.python"]
