@@ -25,6 +25,7 @@ class Bundle:
         self.folder = folder
         self.suffix = suffix
         self.workdir = workdir
+        self.manifest_path = None
         folder.mkdir(parents=True, exist_ok=True)
         rng = np.random.default_rng(seed)
         self.pixels = {}
@@ -61,7 +62,7 @@ class Bundle:
 
     @property
     def store(self) -> CacheStore:
-        return CacheStore(self.workdir)
+        return CacheStore(self.workdir, manifest_path=self.manifest_path)
 
     def build(self, backend="npy", *, jobs=1, force=False, only_images=None, progress=None, **options):
         return build(
@@ -80,8 +81,8 @@ class Bundle:
 
 @pytest.fixture
 def make_bundle(tmp_path):
-    def make(count: int = 1, size: tuple[int, int] = (60, 90), name: str = "bundle", seed: int = 0) -> Bundle:
-        sizes = [(size[0] + number, size[1]) for number in range(count)]
+    def make(count: int = 1, size=(60, 90), name: str = "bundle", seed: int = 0, sizes=None) -> Bundle:
+        sizes = sizes or [(size[0] + number, size[1]) for number in range(count)]
         return Bundle(tmp_path / name, tmp_path / "work", sizes, seed)
 
     return make

@@ -25,7 +25,7 @@ from slidesampler.cache.fingerprint import hash_file
 from slidesampler.errors import CacheMissError
 from slidesampler.models import LabelSpec
 
-# A killed process loses nothing that the kernel has been given: flushing the disk for real only takes time here.
+# A killed process loses nothing that the kernel has been given: flushing for real would only take time.
 os.fsync = lambda descriptor: None
 
 
@@ -156,7 +156,7 @@ def times(folder: Path, count: int) -> list:
             os._exit(0)
         time.sleep(rng.uniform(0, longest / 2))
         os.kill(pid, signal.SIGKILL)
-        _, status = os.waitpid(pid, 0)
+        os.waitpid(pid, 0)
         _, seen = in_child(lambda: aftermath(bundle))
         results.append({"step": f"time {number}", "fresh": bool(number % 2), **seen})
     return results
