@@ -28,8 +28,8 @@ def valid_cog(path: str | os.PathLike[str]) -> bool:
     A COG here is what GDAL's validator finds no error and no warning in, with square tiles of 64 to 1024
     pixels and overviews, internal ones, down to one tile or 512 pixels. "No presentation" means that
     :mod:`slidesampler.readers.gdal` would change nothing: no palette, no values of a few bits, no inverted
-    grey, no rotation by a tag; and a dtype of the cache. Alpha, masks and nodata are read from where they are. How it
-    is compressed, with or without loss, does not matter as long as this GDAL can read it.
+    grey, no rotation by a tag; and a dtype of the cache. Alpha, masks and nodata are read from where they
+    are. How it is compressed, with or without loss, does not matter as long as this GDAL can read it.
 
     Parameters
     ----------

@@ -145,7 +145,8 @@ class CogScratch:
     def blamed_for_reads(self) -> Iterator[None]:
         """Run code that reads a source, and tell a full disk from a damaged source.
 
-        GDAL's cache is shared: a read may have to write a tile of the scratch file to make room, and fails with it.
+        GDAL's cache is shared: a read may have to write a tile of the scratch file to make room, and fails
+        with it.
         """
         try:
             yield

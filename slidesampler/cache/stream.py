@@ -1,7 +1,8 @@
 """One pass over an image: every block read once, every level made from it on the way.
 
 The image is cut into strips of its full width wherever they fit the budget, because files that are stored by
-rows (PNG, JPEG, striped TIFF) can only be read downwards. The height of a strip is a multiple of the source's
+rows (PNG, JPEG, striped TIFF) can only be read downwards; the rows of a strip stay in GDAL's cache while it is
+read piece by piece. The height of a strip is a multiple of the source's
 tile height, so that no tile is decoded for two strips, and of 64, so that six levels come out of each strip by
 itself; what the deeper levels are made from is then less than a four-thousandth of the image, and kept.
 """
@@ -29,7 +30,7 @@ BLOCK_BYTES = 160 * 2**20
 _STRIP_ROWS = 1024
 #: Strips and blocks are multiples of this, so that six halvings never cross one.
 _UNIT = 64
-#: Columns that are asked of a tiled source at once: its own cache must hold them until ``read_valid``.
+#: Columns that are asked of a source at once. OpenSlide makes a copy of them, and keeps their mask.
 _CHUNK_COLUMNS = 1024
 
 
@@ -71,7 +72,10 @@ class BlockPlan:
 
 
 def source_block(reader: Reader) -> tuple[int, int] | None:
-    """Return ``(rows, columns)`` of what the source decodes at once, or None where its reader does not say."""
+    """Return ``(rows, columns)`` of what the source decodes at once, or None where its reader does not say.
+
+    A reader says it by an attribute ``block_shape``, which is not part of the protocol.
+    """
     block = getattr(reader, "block_shape", None)
     return None if block is None else (int(block[0]), int(block[1]))
 
@@ -99,11 +103,13 @@ def plan_blocks(
     """
     _, width, channels = shape
     pixel_bytes = channels * itemsize
-    tile_rows, tile_columns = block or (2 * _UNIT, width)
-    tiled = tile_columns < width
-    chunk = -(-_CHUNK_COLUMNS // tile_columns) * tile_columns if tiled else width
     fitting = budget_bytes // (width * pixel_bytes)
-    unit = math.lcm(tile_rows, _UNIT)
+    chunk = _CHUNK_COLUMNS
+    # Unless told: tiles, if there are any, are most likely of a power of two.
+    unit = min(_STRIP_ROWS, max(_UNIT, _power_of_two(fitting)))
+    if block is not None:
+        chunk = width if block[1] >= width else -(-chunk // block[1]) * block[1]
+        unit = math.lcm(block[0], _UNIT)
     if unit > fitting or unit > 4 * _STRIP_ROWS:
         # Not a multiple of the tile: some tiles are decoded for two strips.
         unit = _UNIT

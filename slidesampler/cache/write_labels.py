@@ -32,7 +32,8 @@ __all__ = ["LABEL_TILE", "LabelSource", "write_labels"]
 LABEL_TILE = 256
 #: Columns rasterised at once.
 _BLOCK_COLUMNS = 1024
-#: Strips of the base raster and of the valid mask held at once, bytes.
+#: A strip of the base raster and of the valid mask, bytes: GDAL's cache must hold it while it is painted block
+#: by block, or files that are stored by rows would be decoded again for every block.
 _STRIP_BYTES = 64 * 2**20
 
 
@@ -88,29 +89,16 @@ class LabelSource:
     def blocks(self, *, instances: bool) -> Iterator[tuple[Window, NDArray[Any], NDArray[np.uint32] | None]]:
         """Yield ``(window, class indices, instance numbers or None)`` until the image is covered.
 
-        The base raster and the valid mask are read by strips of the image's full width, downwards.
+        In strips of the image's full width, downwards, cut into blocks.
         """
         for strip in self._strips():
-            base = None if self._base is None else self._base.read(strip)[:, :, 0]
-            valid = None if self._valid is None else self._valid.read_valid(strip)
             for x in range(0, strip.width, _BLOCK_COLUMNS):
                 window = Window(strip.y, strip.x + x, strip.height, min(_BLOCK_COLUMNS, strip.width - x))
-                columns = slice(x, x + window.width)
-                yield (
-                    window,
-                    *self._paint(
-                        window,
-                        None if base is None else base[:, columns],
-                        None if valid is None else valid[:, columns],
-                        instances=instances,
-                    ),
-                )
+                yield window, *self._paint(window, instances=instances)
 
     def labels(self, window: Window) -> NDArray[Any]:
         """Return the class index of every pixel of a window inside the image, ``(h, w)``."""
-        base = None if self._base is None else self._base.read(window)[:, :, 0]
-        valid = None if self._valid is None else self._valid.read_valid(window)
-        return self._paint(window, base, valid, instances=False)[0]
+        return self._paint(window, instances=False)[0]
 
     def instances(self, window: Window) -> NDArray[np.uint32]:
         """Return 1 + the row of the annotation of every pixel of a window, 0 for none, ``(h, w)``."""
@@ -129,17 +117,12 @@ class LabelSource:
             for x in range(0, width, plan.width):
                 yield Window(y, x, min(plan.height, height - y), min(plan.width, width - x))
 
-    def _paint(
-        self,
-        window: Window,
-        base: NDArray[Any] | None,
-        valid: NDArray[np.bool_] | None,
-        *,
-        instances: bool,
-    ) -> tuple[NDArray[Any], NDArray[np.uint32] | None]:
+    def _paint(self, window: Window, *, instances: bool) -> tuple[NDArray[Any], NDArray[np.uint32] | None]:
         ys, xs = np.arange(window.y, window.y1), np.arange(window.x, window.x1)
-        if base is not None:
-            base = map_category_raster(base, self.class_map)
+        valid = None if self._valid is None else self._valid.read_valid(window)
+        base = None
+        if self._base is not None:
+            base = map_category_raster(self._base.read(window)[:, :, 0], self.class_map)
         common = (self._shapes, self._index, self.class_map, self._spec, ys, xs)
         labels = label_block(*common, base, valid)
         return labels, instance_block(*common, valid) if instances else None
