@@ -64,8 +64,10 @@ class Sampler:
     >>> import numpy as np
     >>> from slidesampler import Sampler
     >>> pixels = np.arange(100 * 80 * 3, dtype=np.uint8).reshape(100, 80, 3)
-    >>> sampler = Sampler({"images": [{"id": 1, "file_name": "array://a"}]}, arrays={"a": pixels})
-    >>> sample = sampler.load_sample({"image_id": 1, "cx": 5, "cy": 50, "width": 16, "height": 8})
+    >>> manifest = {"images": [{"id": 1, "file_name": "array://a"}]}
+    >>> sampler = Sampler(manifest, arrays={"a": pixels})
+    >>> target = {"image_id": 1, "cx": 5, "cy": 50, "width": 16, "height": 8}
+    >>> sample = sampler.load_sample(target)
     >>> sample.image.shape, sample.window, int(sample.valid.sum())
     ((8, 16, 3), Window(y=46, x=-3, height=8, width=16), 104)
     """
