@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from slidesampler.cache import BuildPlan, BuildReport, Progress
 
 __all__ = ["Sampler"]
+
+Loaded = TypeVar("Loaded")
 
 
 class Sampler:
@@ -344,7 +346,7 @@ class Sampler:
 
         return self._retry_once(image_id, load)
 
-    def _retry_once(self, image_id: int, load: Callable[[], Any]) -> Any:
+    def _retry_once(self, image_id: int, load: Callable[[], Loaded]) -> Loaded:
         try:
             return load()
         except (ReadError, FileNotFoundError) as error:

@@ -48,7 +48,7 @@ class TestDoor:
             Target.from_mapping({wrong: 1})
 
     def test_a_wild_key_gets_the_list(self):
-        with pytest.raises(UnknownKeyError, match="a target takes .*annot_id"):
+        with pytest.raises(UnknownKeyError, match=r"a target takes .*annot_id"):
             Target.from_mapping({"zzzzzz": 1})
 
     def test_none_is_no_key(self):
@@ -259,7 +259,7 @@ class TestHow:
         assert target.size == (256, 256)
 
     def test_mpp_of_an_unknown_resolution_says_how_to_give_it(self):
-        with pytest.raises(TargetError, match="Sampler\\(..., mpp="):
+        with pytest.raises(TargetError, match=r"Sampler\(\.\.\., mpp="):
             resolve_target(Target(image_id=7, mpp=1.0), ImageFacts(7, 10, 10, None))
 
     def test_mpp_in_the_wrong_unit(self):
