@@ -127,7 +127,7 @@ class TestDoctor:
     def sick(self, monkeypatch):
         findings = [
             Finding("Python", "ok", "3.12"),
-            Finding("GDAL", "missing", "No module named 'osgeo'", "get [GDAL]"),
+            Finding("GDAL", "missing", "No module named 'osgeo'", "get [gdal]"),
             Finding("torch", "missing", "not installed", "get torch", needed=False),
         ]
         monkeypatch.setattr(doctor_command, "diagnose", lambda workdir: findings)
@@ -136,7 +136,7 @@ class TestDoctor:
     def test_something_needed_is_missing(self, run, sick):
         result = run("doctor")
         assert result.exit_code == 3
-        assert "GDAL: to mend it,\n  get [GDAL]\n" in result.stdout
+        assert "GDAL: to mend it,\n  get [gdal]\n" in result.stdout
         assert "torch (optional): to mend it,\n  get torch\n" in result.stdout
 
     def test_json(self, run, sick):
@@ -145,7 +145,7 @@ class TestDoctor:
         report = json.loads(result.stdout)
         assert report["ok"] is False
         assert [row["name"] for row in report["findings"]] == ["Python", "GDAL", "torch"]
-        assert report["findings"][1]["mend"] == "get [GDAL]"
+        assert report["findings"][1]["mend"] == "get [gdal]"
 
     def test_only_something_optional_is_missing(self, run, sick):
         del sick[1]
