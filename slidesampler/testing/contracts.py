@@ -32,8 +32,9 @@ from slidesampler.readers import Reader, ReaderSpec, open_reader
 
 __all__ = ["ReaderCase", "ReaderContract", "random_windows"]
 
-#: How many random windows a test reads.
+#: How many random windows a test reads, and how large they are at most, pixels.
 WINDOWS = 24
+LARGEST = 300
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,11 +63,12 @@ class ReaderCase:
 
 
 def random_windows(height: int, width: int, count: int, seed: int = 0) -> Iterator[Window]:
-    """Yield windows of any size and place inside an image, the same for a seed."""
+    """Yield windows of any place and of sizes up to :data:`LARGEST` inside an image, the same for a seed."""
     rng = np.random.default_rng(seed)
     for _ in range(count):
         y, x = int(rng.integers(0, height)), int(rng.integers(0, width))
-        yield Window(y, x, int(rng.integers(1, height - y + 1)), int(rng.integers(1, width - x + 1)))
+        h, w = rng.integers(1, min(height - y, LARGEST) + 1), rng.integers(1, min(width - x, LARGEST) + 1)
+        yield Window(y, x, int(h), int(w))
 
 
 class ReaderContract(ABC):

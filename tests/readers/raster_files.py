@@ -85,7 +85,7 @@ def write_cog(path: Path, image: NDArray[Any], *, codec: str = "DEFLATE", **kwar
     """Write a COG by GDAL's COG driver, from a TIFF with nearest overviews."""
     plain = write_tiff(path.with_suffix(".plain.tif"), image, **kwargs)
     source = gdal.OpenEx(str(plain))
-    options = [f"COMPRESS={codec}", "BLOCKSIZE=64", "OVERVIEWS=FORCE_USE_EXISTING"]
+    options = [f"COMPRESS={codec}", "BLOCKSIZE=128", "OVERVIEWS=FORCE_USE_EXISTING"]
     gdal.GetDriverByName("COG").CreateCopy(str(path), source, options=options)
     del source
     plain.unlink()

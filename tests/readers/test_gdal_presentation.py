@@ -1,4 +1,4 @@
-"""What a person sees: palettes, few bits, white that is zero, orientation. Expected by PIL, tifffile or hand."""
+"""What a person sees: palettes, few bits, white that is zero, orientation; expected by PIL or by hand."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ def test_orientation_is_applied(tmp_path, name, code):
         tifffile.imwrite(
             path, image, tile=(16, 16), photometric="rgb", extratags=tags, bigtiff=name == "big.tif"
         )
-        # By numpy alone, from the table of the TIFF 6.0 specification: tifffile and GDAL leave it to the reader.
+        # By numpy alone, from the table of TIFF 6.0: tifffile and GDAL leave the turning to the reader.
         turned = {
             1: image,
             2: image[:, ::-1],
@@ -187,7 +187,8 @@ def test_orientation_is_applied(tmp_path, name, code):
     else:
         exif = Image.Exif()
         exif[274] = code
-        Image.fromarray(image).save(path, exif=exif.tobytes(), **({"lossless": True} if "webp" in name else {}))
+        options = {"lossless": True} if "webp" in name else {}
+        Image.fromarray(image).save(path, exif=exif.tobytes(), **options)
         with Image.open(path) as again:
             turned = np.asarray(ImageOps.exif_transpose(again).convert("RGB"))
     pixels, _, reader = read_all(path)
