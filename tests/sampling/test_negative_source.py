@@ -108,7 +108,7 @@ def test_every_negative_place_has_the_same_chance():
     under = table[size:, size:] - table[:-size, size:] - table[size:, :-size] + table[:-size, :-size]
     free = under == 0
     drawn = np.zeros_like(free, dtype=int)
-    n = 2500
+    n = 1500
     for window in windows_of(NegativeSource(polygon_sampler(), size, n=n, seed=5)):
         drawn[window.y, window.x] += 1
     assert not drawn[~free].any()
@@ -235,7 +235,7 @@ def test_invalid_region_is_unknown():
 
 def test_images_by_area_and_places_inside_them():
     sampler = array_sampler([(100, 400), (100, 100), (50, 100)], (), "areas")
-    n = 4000
+    n = 2000
     source = NegativeSource(sampler, 16, n=n, seed=8)
     targets = [source.target(0, index) for index in range(n)]
     counts = Counter(target.image_id for target in targets)
