@@ -106,11 +106,9 @@ class ProcessExecutor:
                 for pipe in wait(list(busy)):
                     yield from self._receive(busy[pipe], workers, progress)  # type: ignore[index]
         finally:
-            # On an error or Ctrl-C workers are told to stop, and given time to remove what they began.
-            for worker in workers:
-                worker.stop()
-            for worker in workers:
-                _discard_remains(worker.join())
+            # After an error or Ctrl-C some are at work.
+            for task in [worker.stop() for worker in workers]:
+                _discard_remains(task)
 
     def _receive(
         self, worker: Worker, workers: list[Worker], progress: Progress
@@ -126,12 +124,12 @@ class ProcessExecutor:
             yield value
         elif event == "lost":
             workers.remove(worker)
-            _discard_remains(worker.join())
+            _discard_remains(worker.stop())
             yield _failed_row(task, value, time.perf_counter() - worker.given)
 
 
 def _discard_remains(task: EntryTask | None) -> None:
-    """Remove what a worker that was killed left in the entry's folder."""
+    """Remove what a worker that was killed left in the folder of the entry it was at."""
     if task is None or not Path(task.row.folder).is_dir():
         return
     with entry_lock(Path(task.row.folder), wait=False) as held:

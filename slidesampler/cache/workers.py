@@ -7,7 +7,6 @@ import multiprocessing
 import signal
 import time
 from multiprocessing.connection import Connection
-from types import FrameType
 from typing import Any
 
 from slidesampler.cache.task import EntryTask, TaskReport
@@ -18,8 +17,6 @@ __all__ = ["Worker"]
 
 #: A worker tells of its progress at most this often, seconds.
 REPORT_INTERVAL_S = 0.1
-#: How long a worker that was told to stop may take to remove its files, seconds.
-PATIENCE_S = 20.0
 
 
 class Worker:
@@ -92,19 +89,13 @@ class Worker:
         hint = "; it may have run out of memory: try fewer jobs" if -code == signal.SIGKILL else ""
         return f"the worker process was killed by {name}{hint}"
 
-    def stop(self) -> None:
-        """Tell it to end: at once where it is at rest, else as soon as it has removed what it began."""
+    def stop(self) -> EntryTask | None:
+        """End it, at once; return the task it was at, whose entry's folder may hold remains."""
         self.pipe.close()
-        if self.task is not None and self._process.is_alive():
-            self._process.terminate()
-
-    def join(self) -> EntryTask | None:
-        """Wait for its end, with patience; return what it was at where it did not end by itself."""
-        self.pipe.close()
-        self._process.join(PATIENCE_S)
-        if self._process.is_alive():
+        # At rest it ends when its pipe does. At work it may be in a codec for minutes before it could listen.
+        if self.task is not None:
             self._process.kill()
-            self._process.join()
+        self._process.join()
         self._process.close()
         return self.task
 
@@ -133,10 +124,9 @@ class _PipeReport(TaskReport):
 
 def _serve(pipe: Connection) -> None:
     """Build what comes over the pipe until it is closed; runs in the worker."""
-    # Ctrl-C reaches all processes of a terminal. The parent alone acts on it, and then terminates its workers,
-    # whose builds clean up as they are left by an exception.
+    # Ctrl-C reaches all processes of a terminal. The parent alone acts on it: it ends its workers, and removes
+    # what they began.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _leave)
     # The parent is gone, or wants no more: nobody is left to be told.
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         pipe.send(("ready", None))
@@ -146,7 +136,3 @@ def _serve(pipe: Connection) -> None:
             row = build_entry(task, report)
             report.flush()
             pipe.send(("finished", row))
-
-
-def _leave(_signum: int, _frame: FrameType | None) -> None:
-    raise SystemExit(1)
