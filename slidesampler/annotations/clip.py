@@ -147,10 +147,10 @@ def _visible_boxes(boxes: NDArray[np.float64], window: Window) -> NDArray[np.flo
 
 def _visible_runs(shapes: Shapes, row: int, window: Window) -> float:
     height = int(shapes.rle_heights[row])
-    # The box of a mask is made of whole pixels.
+    # The box of a mask is the bounds of its pixels: whole numbers, inside the mask.
     x0, y0, x1, y1 = shapes.boxes_xyxy[row].astype(int).tolist()
-    y0, y1 = max(y0, window.y, 0), min(y1, window.y1, height)
-    x0, x1 = max(x0, window.x, 0), min(x1, window.x1)
+    y0, y1 = max(y0, window.y), min(y1, window.y1)
+    x0, x1 = max(x0, window.x), min(x1, window.x1)
     area = float(shapes.areas[row])
     return rle_count(shapes.runs(row), height, y0, y1, x0, x1) / area if area > 0 else 0.0
 

@@ -175,11 +175,11 @@ def _paint_rle(
 ) -> None:
     boxes = shapes.boxes_xyxy[rows]
     for row, value, (x0, y0, x1, y1) in zip(rows.tolist(), values.tolist(), boxes, strict=True):
-        # Positions below the last row would be read as the next column's, so the box must not reach there.
-        height = int(shapes.rle_heights[row])
-        r0, r1 = np.searchsorted(ys, (max(y0, 0), min(y1, height)))
-        c0, c1 = np.searchsorted(xs, (max(x0, 0), x1))
-        inside = rle_block(shapes.runs(row), height, ys[r0:r1], xs[c0:c1])
+        # The box is the bounds of the marked pixels, so what is looked up lies inside the mask: below its last
+        # row would be the next column.
+        r0, r1 = np.searchsorted(ys, (y0, y1))
+        c0, c1 = np.searchsorted(xs, (x0, x1))
+        inside = rle_block(shapes.runs(row), int(shapes.rle_heights[row]), ys[r0:r1], xs[c0:c1])
         out[r0:r1, c0:c1][inside] = value
 
 

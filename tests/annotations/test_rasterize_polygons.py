@@ -78,9 +78,8 @@ def test_any_rings_on_the_half_pixel_lattice_agree_with_exact_arithmetic(parts):
 
 
 # Multiples of 1/64: dense enough for edges of every slope, and exact in GEOS's arithmetic.
-mesh_point = st.tuples(
-    *[st.one_of(st.integers(1, 31).map(lambda v: v / 2), st.integers(1, 1023).map(lambda v: v / 64))] * 2
-)
+mesh_coordinate = st.one_of(st.integers(1, 31).map(lambda v: v / 2), st.integers(1, 1023).map(lambda v: v / 64))
+mesh_point = st.tuples(mesh_coordinate, mesh_coordinate)
 
 
 @settings(max_examples=60, deadline=None)
@@ -93,6 +92,22 @@ def test_triangles_that_share_edges_paint_every_pixel_of_a_square_once(points):
     for triangle in shapely.get_parts(mesh):
         times += painted([polygon([np.array(triangle.exterior.coords)[:-1]])], pixels, pixels)
     np.testing.assert_array_equal(times, 1)
+
+
+def test_an_edge_through_a_pixel_centre_gives_the_pixel_to_one_of_its_two_polygons():
+    # The end points are mirror images at the centre, so the crossing is the centre but for rounding; each polygon
+    # runs along the edge in its own direction.
+    rng = np.random.default_rng(0)
+    pixels = np.arange(8)
+    for _ in range(300):
+        center = rng.integers(1, 7, 2) + 0.5
+        a = center + rng.uniform(-9, 9, 2)
+        b = 2 * center - a
+        aside = rng.uniform(1, 3) * np.array([a[1] - b[1], b[0] - a[0]])
+        times = painted([polygon([[a, b, center + aside]])], pixels, pixels)
+        times += painted([polygon([[b, a, center - aside]])], pixels, pixels)
+        x, y = (center - 0.5).astype(int)
+        assert times[y, x] == 1
 
 
 @pytest.mark.parametrize("x0", [2.0, 2.25, 2.5, 2.75])
