@@ -119,14 +119,18 @@ def new_generation(folder: Path) -> Iterator[Generation]:
     try:
         yield generation
     except BaseException:
+        # Not left to the next cleaning: beside a record that cannot be read, that one removes nothing.
         shutil.rmtree(generation.partial, ignore_errors=True)
-        if not _is_named(folder, generation.final.name):
+        if not _is_named(folder, name):
             shutil.rmtree(generation.final, ignore_errors=True)
         raise
 
 
 def _is_named(folder: Path, generation: str) -> bool:
-    return generation in _named_generations(folder)
+    try:
+        return generation in _named_generations(folder)
+    except CacheError:
+        return False
 
 
 def _named_generations(folder: Path) -> set[str]:

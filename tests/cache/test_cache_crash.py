@@ -99,3 +99,23 @@ def test_disk_that_fails_at_any_flush(bundle, monkeypatch, debris, step, force):
             bundle.find()
     assert bundle.build().ok
     np.testing.assert_array_equal(np.load(bundle.find().files["image"]), bundle.pixels[1])
+
+
+@pytest.mark.parametrize("step", range(4))
+def test_failed_rebuild_of_a_damaged_record_leaves_nothing_more(bundle, monkeypatch, step):
+    bundle.build()
+    folder = Path(bundle.find().folder)
+    (folder / "entry.json").write_text("{")
+    before = sorted(folder.rglob("*"))
+    flushes = []
+
+    def failing(descriptor):
+        flushes.append(descriptor)
+        if len(flushes) == step + 1:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(publish_module.os, "fsync", failing)
+    [row] = bundle.build().rows
+    assert (row.status, len(flushes)) == ("failed", step + 1)
+    assert "No space left on device" in row.reason
+    assert sorted(folder.rglob("*")) == before

@@ -342,6 +342,16 @@ def test_damaged_entry_is_an_error_and_the_next_build_mends_it(bundle, debris, d
     assert debris(bundle.workdir) == []
 
 
+@pytest.mark.parametrize("name", ["../x", "a/../../x", "/etc/passwd", "", "a\0b"])
+def test_files_must_lie_in_the_entry(bundle, name):
+    bundle.build()
+    folder = Path(bundle.find().folder)
+    values = json.loads((folder / "entry.json").read_text())
+    values["files"]["image"] = name
+    with pytest.raises(CorruptEntryError, match="is not in the entry's folder"):
+        parse_entry(json.dumps(values).encode(), folder)
+
+
 def test_newer_format_is_neither_read_nor_replaced(bundle):
     bundle.build()
     folder = Path(bundle.find().folder)
