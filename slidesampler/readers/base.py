@@ -130,7 +130,7 @@ def output_array(
         return np.empty(shape, dtype)
     if out.shape != shape or out.dtype != dtype:
         raise ReadError(f"{name}: out is {out.shape} {out.dtype}, but this read gives {shape} {dtype}")
-    # GDAL writes through a pointer and would not notice.
+    # GDAL fails here too, but cannot say why.
     if not out.flags.writeable:
         raise ReadError(f"{name}: out is read-only; pass an array that may be written to")
     return out

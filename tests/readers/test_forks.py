@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import multiprocessing
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -18,7 +19,7 @@ from raster_files import noise, write_cog
 from slidesampler.errors import ReadError
 from slidesampler.geometry import Window
 from slidesampler.readers import ReaderPool, ReaderSpec, open_reader
-from slidesampler.readers.forking import ForkGate
+from slidesampler.readers.forking import FORK_GATE, ForkGate
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork()"),
@@ -237,6 +238,70 @@ def test_forks_in_the_middle_of_other_threads_reads(specs):
     assert codes == [0] * 12
     assert sum(wrong) == 0
     pool.close()
+
+
+@pytest.mark.parametrize("kind", ["cog", "gdal", "openslide"])
+def test_libraries_are_called_inside_the_gate(specs, monkeypatch, kind):
+    """Opening, reading pixels and masks, and closing."""
+    import openslide
+    from osgeo import gdal, gdal_array
+
+    seen = []
+
+    def watched(owner, name):
+        real = getattr(owner, name)
+
+        def call(*args, **kwargs):
+            seen.append((name, threading.get_ident() in FORK_GATE._depth))
+            return real(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, call)
+
+    watched(gdal, "OpenEx")
+    watched(gdal_array, "DatasetIONumPy")
+    watched(gdal_array, "BandRasterIONumPy")
+    watched(openslide.OpenSlide, "__init__")
+    watched(openslide.OpenSlide, "read_region")
+    watched(openslide.OpenSlide, "close")
+    path = next(spec.path for _, spec in specs if spec.kind == kind)
+    if kind != "openslide":
+        path = str(write_cog(Path(path).with_name("m.tif"), noise(64, 64), mask=noise(64, 64, 1)[..., 0] > 9))
+        seen.clear()
+    reader = open_reader(ReaderSpec(kind, path))
+    reader.read(Window(0, 0, 9, 9))
+    reader.read_valid(Window(0, 0, 8, 8))
+    reader.close()
+    assert len({name for name, _ in seen}) == 3
+    assert all(inside for _, inside in seen), seen
+    assert not FORK_GATE._depth
+
+
+def test_threads_of_gdals_own_are_not_waited_for_in_a_child(specs):
+    """With GDAL_NUM_THREADS set, GDAL decodes in threads that a child has not got."""
+    _, spec = next(item for item in specs if item[1].kind == "cog")
+    script = f"""
+import os, signal
+from slidesampler.geometry import Window
+from slidesampler.readers import ReaderPool, ReaderSpec, open_reader
+pool = ReaderPool(open_reader)
+whole = Window(0, 0, {SIZE}, {SIZE})
+def read():
+    for kind in ("cog", "gdal"):
+        with pool.lease(ReaderSpec(kind, {spec.path!r})) as reader:
+            reader.read(whole)
+read()
+child = os.fork()
+if child == 0:
+    signal.alarm(10)
+    read()
+    os._exit(0)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    environment = {**os.environ, "GDAL_NUM_THREADS": "4"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=False
+    )
+    assert (done.stdout, done.stderr) == ("0\n", "")
 
 
 def test_a_fork_that_python_does_not_know_of(specs):

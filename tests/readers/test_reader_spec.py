@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import subprocess
 import sys
@@ -185,3 +186,20 @@ def test_specs_of_records(tmp_path):
     assert spec.valid_path == "v.png"
     assert spec_for_labels(record) == ReaderSpec("auto", "l.png", raw=True)
     assert spec_for_valid(record) == ReaderSpec("auto", "v.png", raw=True)
+
+
+@pytest.mark.parametrize(("environment", "megabytes", "shared"), [({}, 128, "NO"), ("set", 48, "YES")])
+def test_settings_of_gdal_are_made_unless_the_user_made_them(environment, megabytes, shared):
+    if environment == "set":
+        environment = {"GDAL_CACHEMAX": "48", "VRT_SHARED_SOURCE": "YES"}
+    clean = {
+        key: value for key, value in os.environ.items() if key not in ("GDAL_CACHEMAX", "VRT_SHARED_SOURCE")
+    }
+    script = (
+        "from osgeo import gdal\nimport slidesampler.readers.gdal\n"
+        "print(gdal.GetCacheMax() >> 20, gdal.GetConfigOption('VRT_SHARED_SOURCE'))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env=clean | environment, check=True
+    )
+    assert done.stdout.split() == [str(megabytes), shared]
