@@ -14,8 +14,8 @@ ROOT = Path(__file__).resolve().parents[2]
 #: What the script may use of the real machine.
 TOOLS = ["bash", "cat", "cksum", "cp", "dirname", "env", "grep", "mkdir", "mktemp", "rm", "tail", "touch"]
 
-#: Stands in for python3 and for .venv/bin/python. Facts are files in $STATE: a probe says yes where it finds its
-#: file.
+#: Stands in for python3 and for .venv/bin/python. Facts are files in $STATE: a probe says yes where its file is
+#: there.
 PYTHON = """#!/usr/bin/env bash
 printf 'python %s\\n' "$*" >>"$STATE/calls"
 case "$1" in
