@@ -239,7 +239,7 @@ class CacheStore:
         CacheMissError, StaleEntryError, CorruptEntryError, CacheError
             As :meth:`find_image` does.
         """
-        command = self.build_command(record, "cog", instances=instances)
+        command = self.build_command(record, "cog", instances=instances, overlap=label_spec.overlap)
         folder = self.label_folder(manifest, record, label_spec)
         try:
             entry = load_entry(folder)
@@ -286,6 +286,7 @@ class CacheStore:
         codec: str | None = None,
         tile: int | None = None,
         instances: bool = False,
+        overlap: str = "last",
     ) -> str:
         """Return the shell command that builds an image into this cache."""
         words = ["slidesampler", "build", self.manifest_path or "MANIFEST", "--workdir", str(self.workdir)]
@@ -296,6 +297,8 @@ class CacheStore:
             words += ["--tile", str(tile)]
         if instances:
             words.append("--instances")
+        if overlap != "last":
+            words += ["--overlap", overlap]
         # One word, so that a negative id is not taken for an option.
         words.append(f"--only-images={record.image_id}")
         return shlex.join(words)

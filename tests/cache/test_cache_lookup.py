@@ -464,8 +464,10 @@ def test_edited_annotations_are_another_layer(labelled):
 
 
 def test_labels_of_another_spec_or_class_map_are_another_layer(labelled):
-    with pytest.raises(CacheMissError):
+    with pytest.raises(CacheMissError) as error:
         find_labels(labelled, spec=LabelSpec(overlap="first"))
+    command = command_in(error)
+    assert command[command.index("--overlap") + 1] == "first"
     labelled.document["categories"][0]["name"] = "renamed"
     with pytest.raises(CacheMissError):
         find_labels(labelled)

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from slidesampler.cache import BuildSpec, CacheStore, publish
@@ -108,7 +109,7 @@ def test_readers_go_on_while_entries_are_rebuilt(on_disk, tmp_path, debris):
 
 
 def test_killed_worker_fails_its_image_only(on_disk, tmp_path, debris):
-    bundle = on_disk(sizes=[(50, 60), (4000, 3000), (70, 80), (90, 90)])
+    bundle = on_disk(sizes=[(50, 60), (4000, 2500), (70, 80), (90, 90)])
     report = result_of(start("kill-worker", tmp_path))
     assert [row["status"] for row in report["rows"]] == ["built", "failed", "built", "built"]
     assert "killed by SIGKILL" in report["rows"][1]["reason"]
@@ -119,7 +120,7 @@ def test_killed_worker_fails_its_image_only(on_disk, tmp_path, debris):
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_interrupted_build_removes_what_it_began(on_disk, tmp_path, debris, jobs):
-    bundle = on_disk(2, size=(6000, 3000))
+    bundle = on_disk(2, size=(4000, 2500))
     building = start("interrupt", tmp_path, jobs)
     while not (tmp_path / "begun").exists():
         time.sleep(0.01)
@@ -128,6 +129,21 @@ def test_interrupted_build_removes_what_it_began(on_disk, tmp_path, debris, jobs
     assert debris(bundle.workdir) == []
     # Nothing was finished in that time, and the next build is not hindered.
     assert bundle.build(only_images=[1]).ok
+
+
+def test_workers_do_not_outlive_a_killed_build(on_disk, tmp_path, debris):
+    bundle = on_disk(3, size=(2500, 2000))
+    building = start("interrupt", tmp_path, 2)
+    while not (tmp_path / "begun").exists():
+        time.sleep(0.01)
+    workers = psutil.Process(building.pid).children(recursive=True)
+    building.kill()
+    building.communicate()
+    assert len(workers) >= 2
+    # Each notices that nobody listens any more, at the latest when its image is done.
+    assert psutil.wait_procs(workers, timeout=60)[1] == []
+    assert bundle.build().ok
+    assert debris(bundle.workdir) == []
 
 
 def test_script_without_a_guard_is_told_so(on_disk, tmp_path):
