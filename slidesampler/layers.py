@@ -18,7 +18,7 @@ from slidesampler.annotations import (
 from slidesampler.manifest import Manifest
 from slidesampler.models import Annots, LabelSpec
 from slidesampler.pixels import View, read_labels, read_valid
-from slidesampler.readers import ReaderPool, ReaderSpec
+from slidesampler.readers import ReaderPool, spec_for_labels
 from slidesampler.shapes import Shapes
 from slidesampler.sources import ImageSource, SourceTable
 
@@ -82,9 +82,9 @@ class Layers:
 
     def _base(self, source: ImageSource, view: View) -> NDArray[Any] | None:
         """Return the class indices of the image's raster label asset for the inside of a view."""
-        if source.record.labels is None:
+        spec = spec_for_labels(source.record)
+        if spec is None:
             return None
-        spec = ReaderSpec("auto", source.record.labels.path)
         with self._pool.lease(spec) as reader:
             return map_category_raster(read_labels(reader, view, full=True), self._class_map)
 

@@ -153,10 +153,8 @@ class SourceTable:
             entry = store.find_labels(self._manifest, source.record, source.shape[:2], self._label_spec)
         except CacheMissError:
             return LabelReaders()
-        labels, instances = entry.files.get("labels"), entry.files.get("instances")
         return LabelReaders(
-            ReaderSpec("cog", labels, token=entry.key) if labels else None,
-            ReaderSpec("cog", instances, token=entry.key) if instances else None,
+            *(spec_for_entry(entry, role) if role in entry.files else None for role in LabelReaders._fields)
         )
 
 

@@ -7,6 +7,7 @@ import threading
 
 import numpy as np
 import openslide
+import PIL.Image
 import pytest
 import shapely
 import tifffile
@@ -306,6 +307,29 @@ class TestMasksAgree:
         for target in random_targets(20, seed=9):
             a, b = (s.load_sample({**target, "downsample": 2}).mask for s in (loose, layered))
             np.testing.assert_array_equal(a, b)
+
+
+    def test_a_palette_mask_holds_category_ids_not_colours(self, tmp_path):
+        raster = np.zeros((60, 80), np.uint8)
+        raster[10:30, 20:50] = 5
+        image = PIL.Image.fromarray(raster, mode="P")
+        image.putpalette([v for i in range(256) for v in (255 - i, i, 7)])
+        image.save(tmp_path / "labels.png")
+        document = {
+            "images": [
+                {
+                    "id": 1,
+                    "file_name": "array://palette",
+                    "auxiliary": [{"file_name": str(tmp_path / "labels.png"), "channels": "labels"}],
+                }
+            ],
+            "categories": [{"id": 5, "name": "tumour"}],
+        }
+        arrays = {"palette": make_pixels(0, 60, 80)}
+        layered = Sampler(document, tmp_path / "work", "npy", arrays=arrays)
+        assert layered.build().ok
+        for sampler in (Sampler(document, arrays=arrays), layered):
+            np.testing.assert_array_equal(sampler.load_mask(1, Window(0, 0, 60, 80)), raster == 5)
 
 
 class TestRealSlide:
