@@ -134,6 +134,15 @@ def test_points_on_the_border_of_the_box_of_keypoints_are_found():
     assert index.query(Window(6, 8, 2, 2)).tolist() == []
 
 
+@pytest.mark.usefixtures("always_grid")
+def test_coordinates_of_any_size_are_found():
+    boxes = np.array([(-3e8, -3e8, 1e12, 1e12), (1e10, 1e10, 1e10 + 5, 1e10 + 5), (1, 1, 2, 2)])
+    index = AnnotIndex(boxes_only(boxes))
+    for start in (0, 9 * 10**8, 10**10, 10**11):
+        window = Window(start, start, 8, 8)
+        assert index.query(window).tolist() == shares_area(boxes, window)
+
+
 @pytest.mark.parametrize("n", [1, 300])
 def test_boxes_that_are_not_finite_are_never_found(n):
     boxes = np.tile([0.0, 0.0, 5.0, 5.0], (n + 1, 1))

@@ -230,6 +230,14 @@ def test_degenerate_polygons_are_never_visible():
     assert len(clipped([line], Window(0, 0, 3, 3))) == 0
 
 
+def test_a_hole_of_two_points_takes_nothing_away():
+    annot = polygon([SQUARE])
+    annot["parts"][0].append(np.array([(4.0, 4.0), (6.0, 6.0)]))
+    annots = clipped([annot], Window(0, 0, 12, 7))
+    assert annots.visible.tolist() == [0.5]
+    assert as_geometry(annots.polygons[0]).equals(shapely.box(2, 2, 7, 12))
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_shares_of_boxes_agree_with_kwimage(seed):
     rng = np.random.default_rng(seed)

@@ -78,7 +78,8 @@ def test_any_rings_on_the_half_pixel_lattice_agree_with_exact_arithmetic(parts):
 
 
 # Multiples of 1/64: dense enough for edges of every slope, and exact in GEOS's arithmetic.
-mesh_coordinate = st.one_of(st.integers(1, 31).map(lambda v: v / 2), st.integers(1, 1023).map(lambda v: v / 64))
+half_pixels, fine = st.integers(1, 31).map(lambda v: v / 2), st.integers(1, 1023).map(lambda v: v / 64)
+mesh_coordinate = st.one_of(half_pixels, fine)
 mesh_point = st.tuples(mesh_coordinate, mesh_coordinate)
 
 
@@ -95,8 +96,8 @@ def test_triangles_that_share_edges_paint_every_pixel_of_a_square_once(points):
 
 
 def test_an_edge_through_a_pixel_centre_gives_the_pixel_to_one_of_its_two_polygons():
-    # The end points are mirror images at the centre, so the crossing is the centre but for rounding; each polygon
-    # runs along the edge in its own direction.
+    # The end points are mirror images at the centre, so the crossing is the centre but for rounding; each
+    # polygon runs along the edge in its own direction.
     rng = np.random.default_rng(0)
     pixels = np.arange(8)
     for _ in range(300):
