@@ -10,6 +10,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from slidesampler.cache import (
+    BuildPlan,
+    BuildReport,
+    BuildSpec,
+    CacheStore,
+    Progress,
+    build,
+    plan_build,
+)
 from slidesampler.errors import CacheMissError, ReadError, TargetError
 from slidesampler.geometry import Window
 from slidesampler.layers import Layers
@@ -24,8 +33,6 @@ from slidesampler.target import Target
 
 if TYPE_CHECKING:
     import kwcoco
-
-    from slidesampler.cache import BuildPlan, BuildReport, Progress
 
 __all__ = ["Sampler"]
 
@@ -103,6 +110,7 @@ class Sampler:
             self.manifest = manifest
         else:
             self.manifest = Manifest.load(manifest, bundle_dir=bundle_dir, mpp=mpp, class_map=class_map)
+        self._manifest_path = _path_of(manifest)
         self.workdir = None if workdir is None else str(Path(workdir).resolve())
         self.backend = backend
         self.label_spec = label_spec or LabelSpec()
@@ -114,12 +122,18 @@ class Sampler:
     def _start(self) -> None:
         self._pool = ReaderPool(open_reader, self.max_open)
         self._sources = SourceTable(
-            self.manifest, self._pool, self.workdir, self.backend, self.label_spec, self.codec, self.tile
+            self.manifest,
+            self._pool,
+            None if self.workdir is None else self._store(),
+            self.backend,
+            self.label_spec,
+            self.codec,
+            self.tile,
         )
         self._layers = Layers(self.manifest, self._pool, self._sources, self.label_spec)
 
     def __getstate__(self) -> dict[str, Any]:
-        names = ("manifest", "workdir", "backend", "label_spec", "codec", "tile", "max_open")
+        names = ("manifest", "_manifest_path", "workdir", "backend", "label_spec", "codec", "tile", "max_open")
         return {name: getattr(self, name) for name in names}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -169,16 +183,12 @@ class Sampler:
         only_images: Sequence[int] | None = None,
         labels: bool = True,
         instances: bool = False,
+        full_hash: bool = False,
         force: bool = False,
     ) -> BuildPlan:
         """Return what :meth:`build` with the same arguments would do, and why, without doing it."""
-        from slidesampler.cache import BuildSpec, CacheStore, plan_build
-
-        spec = BuildSpec(
-            backend or self.backend or "cog", codec, quality, tile, labels, instances, self.label_spec
-        )
-        store = CacheStore(self._need_workdir())
-        return plan_build(self.manifest, spec, store, only_images=only_images, force=force)
+        spec = self._spec(backend, codec, quality, tile, labels, instances, full_hash)
+        return plan_build(self.manifest, spec, self._store(), only_images=only_images, force=force)
 
     def build(
         self,
@@ -191,6 +201,7 @@ class Sampler:
         only_images: Sequence[int] | None = None,
         labels: bool = True,
         instances: bool = False,
+        full_hash: bool = False,
         force: bool = False,
         progress: Progress | None = None,
     ) -> BuildReport:
@@ -213,6 +224,9 @@ class Sampler:
             Image ids; all where None.
         labels, instances : bool
             Whether label layers (and instance layers) are written.
+        full_hash : bool
+            Remember a hash of the whole source, not of sampled blocks: finds any edit, and reads every source
+            once more.
         force : bool
             Build again what is there, and copy valid COGs that would be used where they lie.
         progress : Progress, optional
@@ -227,17 +241,33 @@ class Sampler:
         CodecError
             For a codec that does not exist or is not in this GDAL.
         """
-        from slidesampler.cache import BuildSpec, CacheStore, build
-
-        spec = BuildSpec(
-            backend or self.backend or "cog", codec, quality, tile, labels, instances, self.label_spec
-        )
-        store = CacheStore(self._need_workdir())
+        spec = self._spec(backend, codec, quality, tile, labels, instances, full_hash)
         report = build(
-            self.manifest, spec, store, jobs=jobs, only_images=only_images, force=force, progress=progress
+            self.manifest,
+            spec,
+            self._store(),
+            jobs=jobs,
+            only_images=only_images,
+            force=force,
+            progress=progress,
         )
         self.refresh()
         return report
+
+    def _spec(
+        self,
+        backend: str | None,
+        codec: str,
+        quality: int | None,
+        tile: int,
+        labels: bool,
+        instances: bool,
+        full_hash: bool,
+    ) -> BuildSpec:
+        backend = backend or self.backend or "cog"
+        return BuildSpec(
+            backend, codec, quality, tile, labels, instances, label_spec=self.label_spec, full_hash=full_hash
+        )
 
     def refresh(self) -> None:
         """Forget what was looked up in the cache, so that entries built since are found."""
@@ -248,10 +278,10 @@ class Sampler:
         """Close all files. The sampler can still be used: they are opened again at need."""
         self._pool.close()
 
-    def _need_workdir(self) -> str:
+    def _store(self) -> CacheStore:
         if self.workdir is None:
             raise ValueError("this sampler has no cache: say where it is with Sampler(..., workdir=)")
-        return self.workdir
+        return CacheStore(self.workdir, manifest_path=self._manifest_path)
 
     # Resolving --------------------------------------------------------------------------------------------
 
@@ -431,6 +461,12 @@ class Sampler:
             rel_to_abs=first.rel_to_abs,
             instances=_stack([sample.instances for sample in samples]),
         )
+
+
+def _path_of(manifest: object) -> str | None:
+    """Return the file that a manifest was given as, for messages and for rebuilding label layers from it."""
+    path = manifest if isinstance(manifest, str | os.PathLike) else getattr(manifest, "fpath", None)
+    return None if path is None or not Path(path).is_file() else str(Path(path).resolve())
 
 
 def _nodata(value: float, dtype: np.dtype[Any]) -> Any:

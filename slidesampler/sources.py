@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from slidesampler.cache import CacheStore
 from slidesampler.errors import CacheMissError, ManifestError
 from slidesampler.manifest import Manifest
 from slidesampler.models import ImageRecord, LabelSpec, Level
@@ -44,7 +45,7 @@ class SourceTable:
     manifest : Manifest
     pool : ReaderPool
         Opens sources in place to learn their size.
-    workdir : str or None
+    store : CacheStore or None
     backend : {"cog", "npy"} or None
     label_spec : LabelSpec
     codec, tile : str, int or None
@@ -55,7 +56,7 @@ class SourceTable:
         self,
         manifest: Manifest,
         pool: ReaderPool,
-        workdir: str | None,
+        store: CacheStore | None,
         backend: str | None,
         label_spec: LabelSpec,
         codec: str | None,
@@ -63,7 +64,7 @@ class SourceTable:
     ) -> None:
         self._manifest = manifest
         self._pool = pool
-        self._workdir = workdir
+        self._store = store
         self._backend = backend
         self._label_spec = label_spec
         self._codec = codec
@@ -127,11 +128,9 @@ class SourceTable:
             )
 
     def _cached(self, record: ImageRecord) -> ImageSource:
-        from slidesampler.cache import CacheStore
-
         assert self._backend is not None
-        assert self._workdir is not None
-        entry = CacheStore(self._workdir).find_image(record, self._backend, codec=self._codec, tile=self._tile)
+        assert self._store is not None
+        entry = self._store.find_image(record, self._backend, codec=self._codec, tile=self._tile)
         return ImageSource(
             record,
             spec_for_entry(entry),
@@ -144,13 +143,10 @@ class SourceTable:
         )
 
     def _find_labels(self, source: ImageSource) -> LabelReaders:
-        if self._workdir is None:
+        if self._store is None:
             return LabelReaders()
-        from slidesampler.cache import CacheStore
-
-        store = CacheStore(self._workdir)
         try:
-            entry = store.find_labels(self._manifest, source.record, source.shape[:2], self._label_spec)
+            entry = self._store.find_labels(self._manifest, source.record, source.shape[:2], self._label_spec)
         except CacheMissError:
             return LabelReaders()
         return LabelReaders(

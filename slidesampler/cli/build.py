@@ -97,6 +97,10 @@ def build(
     overlap: Annotated[
         Overlap, typer.Option(help="Which annotation wins where several lie over a pixel.")
     ] = Overlap.LAST,
+    full_hash: Annotated[
+        bool,
+        typer.Option("--full-hash", help="Remember a hash of each whole source, so that any edit is found."),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done and why; do nothing.")
     ] = False,
@@ -126,6 +130,7 @@ def build(
         labels=labels,
         instances=instances,
         label_spec=LabelSpec(overlap=overlap.value),
+        full_hash=full_hash,
     )
     table = Manifest.load(manifest)
     store = CacheStore(workdir, manifest_path=str(manifest))
