@@ -9,6 +9,7 @@ lossless codec, and the room of a lossless file on top with a lossy one.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from slidesampler.cache.codecs import scratch_options
 from slidesampler.cache.gdal_write import close_dataset, gdal, gdal_array, gdal_config, gdal_errors
-from slidesampler.cache.write_failure import remove_files
+from slidesampler.cache.write_failure import remove_files, write_failure
 from slidesampler.errors import BuildError, ReadError
 from slidesampler.models import Level
 
@@ -27,6 +28,9 @@ __all__ = ["CogScratch"]
 
 #: The dtypes that are written, and nothing else: GDAL would widen or narrow others.
 _GDAL_TYPES = {"uint8": "Byte", "uint16": "UInt16", "int16": "Int16", "uint32": "UInt32", "float32": "Float32"}
+
+#: What libtiff and GDAL call a write that failed; reading never does.
+_WRITING = re.compile("_tiffWriteProc|TIFFWrite|WriteEncoded|Write error")
 
 
 class CogScratch:
@@ -150,8 +154,11 @@ class CogScratch:
         """
         try:
             yield
-        except ReadError:
+        except ReadError as error:
+            # If the disk is still full this says so, with the reason.
             self.flush()
+            if _WRITING.search(str(error)):
+                raise write_failure(self._scratch, str(error)) from error
             raise
 
     def start_mask(self) -> None:

@@ -9,6 +9,7 @@ from osgeo import gdal
 
 from slidesampler.cache.codecs import cog_codecs
 from slidesampler.cache.gdal_write import gdal as writer_gdal
+from slidesampler.cache.halves import Halves
 from slidesampler.cache.pyramid import image_levels
 from slidesampler.cache.spec import BuildSpec
 from slidesampler.cache.write import write_image
@@ -186,6 +187,20 @@ def test_three_channels_are_colours_unless_named_otherwise(tools, tmp_path, chan
     assert (dataset.GetRasterBand(1).GetColorInterpretation() == gdal.GCI_RedBand) == colour
 
 
+@pytest.mark.parametrize("codec", ["auto", "deflate"])
+@pytest.mark.parametrize("channels", [2, 4])
+def test_a_last_channel_is_never_taken_for_alpha(tools, tmp_path, codec, channels):
+    pixels = tools.random_pixels(np.random.default_rng(0), (300, 301, channels), np.uint8)
+    write_image(tools.reader(pixels), tmp_path, BuildSpec(codec=codec))
+    dataset = gdal.Open(str(tmp_path / "image.tif"))
+    band = dataset.GetRasterBand(channels)
+    assert band.GetColorInterpretation() == gdal.GCI_Undefined
+    assert dataset.GetRasterBand(1).GetMaskFlags() == gdal.GMF_ALL_VALID
+    with tifffile.TiffFile(tmp_path / "image.tif") as file:
+        # 0 is "unspecified"; 1 and 2 are kinds of alpha. TIFF 6.0, tag 338.
+        assert set(file.pages[0].extrasamples) == {0}
+
+
 def smooth(shape):
     y, x = np.mgrid[: shape[0], : shape[1]]
     waves = [127 + 100 * np.sin(y / (20 + 7 * k)) * np.cos(x / (25 + 5 * k)) for k in range(shape[2])]
@@ -296,6 +311,46 @@ def test_an_interrupt_in_the_progress_bar_ends_the_build(tools, tmp_path, share)
     with pytest.raises(KeyboardInterrupt, match="stop"):
         write_image(tools.reader(pixels), tmp_path, BuildSpec(), advance=advance)
     assert names(tmp_path) == []
+
+
+def test_a_copy_that_fails_when_it_is_closed_is_removed(tools, tmp_path, monkeypatch):
+    from slidesampler.cache import cog_scratch
+
+    def close(dataset):
+        name = dataset.GetDescription()
+        cog_scratch.gdal.Dataset.__swig_destroy__(dataset)
+        if name.endswith("image.tif"):
+            assert (tmp_path / "image.tif").is_file()
+            raise RuntimeError("No space left on device")
+
+    monkeypatch.setattr(cog_scratch, "close_dataset", close)
+    with pytest.raises(BuildError, match="No space left"):
+        write_image(tools.reader(np.zeros((300, 300, 1), np.uint8)), tmp_path, BuildSpec())
+    assert names(tmp_path) == []
+
+
+@given(total=st.integers(1, 1000), parts=st.lists(st.integers(1, 300), max_size=5))
+def test_progress_of_two_passes_adds_up_to_one(total, parts):
+    told = []
+    progress = Halves(total, told.append)
+    left = total
+    for part in parts:
+        progress.first(min(part, left))
+        left -= min(part, left)
+        assert sum(told) == (total - left) // 2
+    for share in (0.0, 0.4, 0.3, 1.0):
+        progress.second(share)
+    progress.done()
+    assert sum(told) == total
+    assert min(told) > 0
+
+
+def test_progress_is_told_to_the_end_though_gdal_is_silent():
+    told = []
+    progress = Halves(7, told.append)
+    progress.first(7)
+    progress.done()
+    assert sum(told) == 7
 
 
 def test_the_block_cache_is_bounded_and_put_back(tools, tmp_path):
