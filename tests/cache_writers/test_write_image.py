@@ -372,3 +372,19 @@ def test_the_block_cache_is_bounded_and_put_back(tools, tmp_path):
         assert writer_gdal.GetCacheMax() == 77 * 2**20
     finally:
         writer_gdal.SetCacheMax(before)
+
+
+@pytest.mark.parametrize("backend", ["cog", "npy"])
+def test_a_real_slide_is_kept_pixel_for_pixel(tmp_path, real_slide, backend):
+    openslide = pytest.importorskip("openslide")
+    from slidesampler.readers.openslide import OpenSlideReader
+
+    reader = OpenSlideReader(str(real_slide))
+    written = write_image(reader, tmp_path, BuildSpec(backend=backend))
+    reader.close()
+    with openslide.OpenSlide(str(real_slide)) as slide:
+        whole = np.asarray(slide.read_region((0, 0), 0, slide.dimensions))
+    found = npy_levels(tmp_path, written.files) if backend == "npy" else gdal_levels(tmp_path / "image.tif")
+    assert (whole[:, :, 3] == 255).all()
+    assert not written.has_valid
+    np.testing.assert_array_equal(found[0][0], whole[:, :, :3])
