@@ -14,7 +14,7 @@ class TestGdal:
         assert "GDAL==3.6.2.*" in build
         for option in ("--no-build-isolation", "--no-cache-dir", "--no-binary GDAL", "--force-reinstall"):
             assert option in build
-        pip = machine.calls("-m pip")
+        pip = machine.calls("python -m pip")
         numpy = next(index for index, line in enumerate(pip) if "numpy" in line)
         assert numpy < pip.index(build)
 
@@ -69,7 +69,7 @@ class TestElsewhere:
         assert result.returncode == 3
         assert "conda create -n slidesampler -c conda-forge python=3.12 gdal" in result.stderr
         assert "Miniforge3-MacOSX-arm64.sh" in result.stderr
-        assert not machine.calls("-m pip")
+        assert not machine.calls("python -m pip")
 
     def test_linux_without_apt_gets_the_installer_for_linux(self, machine):
         machine.system("Linux", "aarch64")
@@ -156,7 +156,9 @@ PYTHON_THAT_SAYS_SO = '#!/usr/bin/env bash\nexec python3 "$@"\n'
 
 class TestTorch:
     def install(self, machine):
-        (line,) = [call for call in machine.calls("torch==") if "pip" in call and "--dry-run" not in call]
+        (line,) = [
+            call for call in machine.calls("torch==") if "python -m pip" in call and "--dry-run" not in call
+        ]
         return line
 
     def test_a_cpu_build_that_pip_finds_by_itself_is_taken_as_it_is(self, machine):
@@ -203,7 +205,7 @@ class TestAgain:
         result = machine.setup()
         assert result.returncode == 0
         assert "ready" in result.stdout
-        assert not machine.calls("-m")
+        assert not machine.calls("python -m")
 
     @pytest.mark.parametrize("name", ["pyproject.toml", "constraints.txt"])
     def test_a_changed_requirement_is_installed(self, machine, name):
