@@ -130,7 +130,7 @@ def _halvings(value: int) -> int:
 
 
 def read_block(reader: Reader, window: Window, chunk: int) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
-    """Return a block's pixels and its valid mask, None where all of it is valid."""
+    """Return a block's pixels, in native byte order, and its valid mask: None where all of it is valid."""
     pixels = np.empty((*window.shape, reader.shape[2]), reader.dtype)
     valid = np.ones(window.shape, np.bool_) if reader.has_valid else None
     for x in range(0, window.width, chunk):
@@ -140,6 +140,8 @@ def read_block(reader: Reader, window: Window, chunk: int) -> tuple[NDArray[Any]
         if valid is not None:
             # Straight after the pixels: the tiles are still in the source's cache.
             valid[:, columns] = reader.read_valid(part)
+    # GDAL takes numbers in the machine's byte order only, whatever the array says.
+    pixels = pixels.astype(reader.dtype.newbyteorder("="), copy=False)
     return pixels, None if valid is None or valid.all() else valid
 
 
@@ -183,7 +185,7 @@ class _Run:
         self._kept_valid: NDArray[np.bool_] | None = None
         if self._depth < len(levels) - 1:
             kept = levels[self._depth]
-            self._kept = np.empty((kept.height, kept.width, reader.shape[2]), reader.dtype)
+            self._kept = np.empty((kept.height, kept.width, reader.shape[2]), reader.dtype.newbyteorder("="))
             self._kept_valid = np.ones((kept.height, kept.width), np.bool_)
 
     def windows(self) -> Iterator[Window]:

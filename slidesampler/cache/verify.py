@@ -21,7 +21,7 @@ __all__ = ["verify_image", "verify_labels"]
 _SIDE = 128
 #: Windows at random places, besides the corners.
 _RANDOM_WINDOWS = 8
-#: A level is compared where the source of such a window is at most this wide, level-0 pixels.
+#: The source of a window is at most this wide, level-0 pixels: windows of coarse levels are smaller.
 _SOURCE_SIDE = 2048
 #: Lossy codecs are compared by the means of cells of this side ...
 _CELL = 16
@@ -69,8 +69,10 @@ def verify_image(
         raise BuildError(f"{built.name}: has a valid mask, its source {reader.name} has none")
     rng = rng_for(seed, stream="verify")
     for number, level in enumerate(built.levels):
-        for window in _windows(level, rng, 4 + _RANDOM_WINDOWS if number == 0 else 2):
-            _compare(reader, built, number, window, lossless=lossless)
+        side = min(_SIDE, _SOURCE_SIDE >> number)
+        if side:
+            for window in _windows(level, rng, 4 + _RANDOM_WINDOWS if number == 0 else 2, side):
+                _compare(reader, built, number, window, lossless=lossless)
 
 
 def verify_labels(
@@ -142,7 +144,7 @@ def _check_levels(built: Reader, levels: tuple[Level, ...] | None) -> None:
         raise BuildError(f"{built.name}: levels are {found}, {wanted} were to be written")
 
 
-def _windows(level: Level, rng: np.random.Generator, count: int, side: int = _SIDE) -> list[Window]:
+def _windows(level: Level, rng: np.random.Generator, count: int, side: int) -> list[Window]:
     """Return windows of a level: its four corners first, then random places; two of them for a coarse level."""
     height, width = min(side, level.height), min(side, level.width)
     last_y, last_x = level.height - height, level.width - width
@@ -156,10 +158,6 @@ def _windows(level: Level, rng: np.random.Generator, count: int, side: int = _SI
 
 def _compare(reader: Reader, built: Reader, number: int, window: Window, *, lossless: bool) -> None:
     """Compare one window of one level with the source's pixels under it."""
-    side = _SOURCE_SIDE >> number
-    if side < 1:
-        return
-    window = Window(window.y, window.x, min(window.height, side), min(window.width, side))
     height, width, _ = reader.shape
     y, x = window.y << number, window.x << number
     area = Window(y, x, min(window.y1 << number, height) - y, min(window.x1 << number, width) - x)

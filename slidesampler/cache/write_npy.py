@@ -64,7 +64,7 @@ class _NpyFile:
 
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         self.path = path
-        self._shape, self._dtype = shape, dtype
+        self._shape = shape
         self._row_bytes = int(np.prod(shape[1:])) * dtype.itemsize
         self._pixel_bytes = self._row_bytes // shape[1]
         try:
@@ -78,7 +78,7 @@ class _NpyFile:
             raise write_failure(path, error) from error
 
     def write(self, y: int, x: int, pixels: NDArray[Any]) -> None:
-        pixels = np.ascontiguousarray(pixels, self._dtype)
+        pixels = np.ascontiguousarray(pixels)
         first = self._offset + y * self._row_bytes + x * self._pixel_bytes
         try:
             if pixels.shape[1] == self._shape[1]:
