@@ -15,7 +15,8 @@ from slidesampler.annotations import (
     label_block,
     map_category_raster,
 )
-from slidesampler.manifest import Manifest
+from slidesampler.errors import ManifestError
+from slidesampler.manifest import Manifest, naming_image
 from slidesampler.models import Annots, LabelSpec
 from slidesampler.pixels import View, read_labels, read_valid
 from slidesampler.readers import ReaderPool, spec_for_labels
@@ -85,7 +86,13 @@ class Layers:
         spec = spec_for_labels(source.record)
         if spec is None:
             return None
-        with self._pool.lease(spec) as reader:
+        with naming_image(source.record), self._pool.lease(spec) as reader:
+            if reader.shape[:2] != source.shape[:2]:
+                raise ManifestError(
+                    f"labels: {reader.name} is {reader.shape[0]} x {reader.shape[1]} pixels, the image "
+                    f"{source.shape[0]} x {source.shape[1]}; they must be of one size",
+                    field="labels",
+                )
             return map_category_raster(read_labels(reader, view, full=True), self._class_map)
 
     def instances(self, source: ImageSource, view: View, valid: NDArray[np.bool_]) -> NDArray[np.uint32]:

@@ -26,6 +26,7 @@ from slidesampler.cache.spec import WrittenFiles
 from slidesampler.cache.store import CacheStore
 from slidesampler.cache.task import EntryTask
 from slidesampler.errors import BuildError, CacheError, ManifestError
+from slidesampler.manifest import naming_image
 from slidesampler.models import CacheEntry, ImageRecord
 from slidesampler.readers import (
     ReaderSpec,
@@ -60,7 +61,7 @@ def make_entry(
     SlideSamplerError, OSError
         Whatever went wrong. The entry that was there before is still there, and nothing else is.
     """
-    with _open_source(task) as source:
+    with naming_image(task.record), _open_source(task) as source:
         started(source.shape[0] * source.shape[1])
         if action == "in-place":
             return _record_in_place(task)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
-from slidesampler.errors import ManifestError
+from slidesampler.errors import ManifestError, SourceMissingError
 from slidesampler.models import ImageRecord
 
-__all__ = ["check_present", "check_size"]
+__all__ = ["check_present", "check_size", "naming_image"]
 
 
 def check_present(records: Iterable[ImageRecord]) -> None:
@@ -43,6 +44,43 @@ def _files_of(record: ImageRecord) -> list[tuple[str, str]]:
 def _is_there(path: str) -> bool:
     # What is no path was left as the manifest has it, so it is not absolute; GDAL's own file systems are.
     return path.startswith("/vsi") or not os.path.isabs(path) or os.path.exists(path)  # noqa: PTH110, PTH117
+
+
+@contextmanager
+def naming_image(record: ImageRecord) -> Iterator[None]:
+    """Let errors about the files of an image name the image and the field of the manifest.
+
+    A reader knows only the file that it was given.
+
+    Raises
+    ------
+    SourceMissingError
+        In place of one that names the file alone.
+    ManifestError
+        In place of one that names no image.
+
+    Examples
+    --------
+    >>> from slidesampler.models import Asset
+    >>> record = ImageRecord(7, "a", (Asset("/slides/a.tif"),))
+    >>> with naming_image(record):
+    ...     raise SourceMissingError("/slides/a.tif is not there")
+    Traceback (most recent call last):
+    slidesampler.errors.SourceMissingError: image 7 (a): file_name: /slides/a.tif is not there
+    """
+    try:
+        yield
+    except SourceMissingError as error:
+        # The longest: /a/b is part of /a/b.tif.
+        named = [(len(path), field) for field, path in _files_of(record) if path in str(error)]
+        field = f"{max(named)[1]}: " if named else ""
+        raise SourceMissingError(f"image {record.image_id} ({record.name}): {field}{error}") from error
+    except ManifestError as error:
+        if error.image_id is not None:
+            raise
+        raise ManifestError(
+            f"image {record.image_id} ({record.name}): {error}", image_id=record.image_id, field=error.field
+        ) from error
 
 
 def check_size(record: ImageRecord, found: tuple[int, int]) -> None:
