@@ -157,7 +157,19 @@ def plan_entry(record: ImageRecord, what: What, folder: Path, spec: BuildSpec, *
         return replace(row, action=action, reason=reason or "not in the cache")
     if force:
         return replace(row, action="rebuild", reason="forced")
+    if mismatch := _size_mismatch(record, entry):
+        # Building opens the source, which tells which of the two is wrong.
+        return replace(row, action="rebuild", reason=mismatch)
     return replace(row, action="reuse", reason=reason)
+
+
+def _size_mismatch(record: ImageRecord, entry: CacheEntry) -> str:
+    """Return how the size in the manifest differs from an entry's; nothing where it does not."""
+    height, width, _ = entry.shape
+    for field, said, found in (("height", record.height, height), ("width", record.width, width)):
+        if said is not None and said != found:
+            return f"{field} is {said} in the manifest, the entry has {found}"
+    return ""
 
 
 def _usable(folder: Path, what: What, spec: BuildSpec) -> tuple[CacheEntry | None, str]:

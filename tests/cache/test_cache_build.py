@@ -432,3 +432,36 @@ def test_report_is_for_the_whole_plan_in_its_order(make_bundle):
     ]
     assert report.counts == {"built": 3, "reused": 1}
     assert (report.workdir, report.backend) == (str(bundle.workdir), "npy")
+
+
+def test_a_missing_file_is_reported_under_its_image_and_field(make_bundle):
+    bundle = make_bundle(2)
+    bundle.path(1).unlink()
+    bundle.document["images"][1]["assets"] = [{"name": "labels", "file_name": "gone.png"}]
+    reasons = [(row.image_id, row.what, row.reason) for row in bundle.build().failed]
+    assert [reason[:2] for reason in reasons] == [(1, "image"), (2, "labels")]
+    assert reasons[0][2].startswith(
+        f"SourceMissingError: image 1 (s1): file_name: {bundle.path(1)} is not there"
+    )
+    assert reasons[1][2].startswith(
+        f"SourceMissingError: image 2 (s2): labels: {bundle.folder / 'gone.png'} is"
+    )
+
+
+def test_a_size_that_disagrees_is_reported_although_the_entry_is_there(make_bundle):
+    bundle = make_bundle(1)
+    width = bundle.pixels[1].shape[1]
+    assert bundle.build().ok
+    bundle.document["images"][0]["width"] = width + 1
+    (row,) = plan(bundle)
+    assert (row.action, row.reason) == (
+        "rebuild",
+        f"width is {width + 1} in the manifest, the entry has {width}",
+    )
+    (row,) = bundle.build()
+    assert (row.status, row.reason.split(";")[0]) == (
+        "failed",
+        f"ManifestError: image 1 (s1): width is {width + 1} in the manifest, but {bundle.path(1)} has {width}",
+    )
+    bundle.document["images"][0]["width"] = width
+    assert [row.status for row in bundle.build()] == ["reused"]
