@@ -70,7 +70,12 @@ def build(
         Path, typer.Argument(metavar="MANIFEST", help="A kwcoco file.", exists=True, dir_okay=False)
     ],
     workdir: Annotated[
-        Path, typer.Option(envvar="SLIDESAMPLER_WORKDIR", help="The cache's folder; made when it is not there.")
+        Path,
+        typer.Option(
+            envvar="SLIDESAMPLER_WORKDIR",
+            help="The cache's folder; made when it is not there.",
+            file_okay=False,
+        ),
     ],
     backend: Annotated[
         Backend, typer.Option(help="cog: compressed and tiled; npy: plain arrays to map into memory.")

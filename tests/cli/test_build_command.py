@@ -199,3 +199,8 @@ class TestUsage:
         result = run("build", slides, env={"SLIDESAMPLER_WORKDIR": ""})
         assert result.exit_code == 2
         assert "--workdir" in result.stderr
+
+    def test_a_workdir_that_is_a_file(self, run, slides):
+        result = run("build", slides, "--workdir", slides)
+        assert result.exit_code == 2
+        assert "is a file" in result.stderr
