@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, get_args
 
 import numpy as np
@@ -242,6 +243,7 @@ def choose_level(downsamples: Sequence[float], wanted: float) -> int:
     return best
 
 
+@lru_cache(maxsize=4096)
 def label_level_downsamples(height: int, width: int) -> tuple[int, ...]:
     """Return the downsamples of an image's label pyramid: 1, 2, 4 ... until the longer side is at most 512.
 
