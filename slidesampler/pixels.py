@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -22,9 +23,10 @@ from slidesampler.readers.base import Reader
 from slidesampler.resample import area_mean, cast_pixels
 from slidesampler.target import Padding
 
-__all__ = ["View", "read_labels", "read_pixels", "read_valid", "view_window"]
+__all__ = ["View", "fitting_value", "read_labels", "read_pixels", "read_valid", "view_window"]
 
-#: A window that touches more than this is read in bands: memory is bounded by the output, not the input.
+#: A window that touches more than this is read in bands: memory is bounded by the output (and one row of the
+#: input), not by the input.
 BLOCK_BYTES = 64 * 2**20
 
 
@@ -97,8 +99,9 @@ def read_pixels(
     padding: Padding,
     channels: tuple[int, ...] | None = None,
     out: NDArray[Any] | None = None,
+    dtype: np.dtype[Any] | None = None,
 ) -> NDArray[Any]:
-    """Return the pixels of a view in the reader's dtype, ``(H, W, C)``.
+    """Return the pixels of a view, ``(H, W, C)``.
 
     The coarsest level that is not coarser than the output is read, and averaged over the ground of each output
     pixel where the two do not coincide. Padding never mixes into real pixels when it is constant: the mean is
@@ -112,8 +115,24 @@ def read_pixels(
         For output pixels that are not inside.
     channels : tuple of int, optional
     out : ndarray, optional
-        Filled and returned.
+        Filled and returned where ``dtype`` is the reader's.
+    dtype : numpy.dtype, optional
+        The reader's where None. Constant padding need only fit this one: -1 around uint8 pixels as float32.
+
+    Raises
+    ------
+    TargetError
+        If the constant does not fit the dtype, or its values the channels.
     """
+    if dtype is not None and dtype != reader.dtype:
+        if padding.mode != "constant":
+            return cast_pixels(read_pixels(reader, view, padding, channels), dtype)
+        image = cast_pixels(read_pixels(reader, view, Padding(), channels), dtype)
+        if not view.full:
+            outside = np.ones(view.size, np.bool_)
+            outside[view.rows, view.cols] = False
+            image[outside] = _constant(padding, image.shape[2], dtype)
+        return image
     count = reader.shape[2] if channels is None else len(channels)
     shape = (*view.size, count)
     image = np.empty(shape, reader.dtype) if out is None else out
@@ -177,7 +196,17 @@ def _constant(padding: Padding, count: int, dtype: np.dtype[Any]) -> NDArray[Any
     value = np.asarray(padding.value)
     if value.size not in (1, count):
         raise TargetError(f"padding has {value.size} values, but the image read has {count} channels")
-    return cast_pixels(value, dtype)
+    return fitting_value("padding", value, dtype)
+
+
+def fitting_value(name: str, value: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return a value of a target in a dtype; TargetError, naming it, where the dtype cannot hold it."""
+    cast = cast_pixels(value, dtype)
+    held = np.isfinite(cast) | ~np.isfinite(value) if dtype.kind == "f" else cast == value
+    if not held.all():
+        said = ", ".join(f"{v:g}" for v in np.ravel(value))
+        raise TargetError(f"{name}={said} does not fit {dtype} pixels; ask for dtype='float32' too")
+    return cast
 
 
 def _gather(
@@ -221,9 +250,8 @@ def _read_area(
     # An image without overviews is read in bands: its thumbnail must not need all of it in memory.
     band_bytes = (edges_y[-1] - edges_y[0]) / (len(edges_y) - 1) * (x1 - x0) * pixel_bytes
     step = max(1, int(BLOCK_BYTES / band_bytes))
-    parts = []
-    for start in range(0, len(edges_y) - 1, step):
-        edges = edges_y[start : start + step + 1]
+
+    def band_mean(edges: NDArray[np.float64]) -> NDArray[Any]:
         y0, y1 = int(np.floor(edges[0])), int(np.ceil(edges[-1]))
         if padding is None:
             block = reader.read(Window(y0, x0, y1 - y0, x1 - x0), level, channels=channels)
@@ -231,7 +259,22 @@ def _read_area(
             rows = pad_indices(y0, y1, here.height, padding.mode)
             cols = pad_indices(x0, x1, here.width, padding.mode)
             block = _gather(lambda w: reader.read(w, level, channels=channels), rows, cols, pixel_bytes)
-        parts.append(cast_pixels(area_mean(block, edges - y0, edges_x - x0), reader.dtype))
+        return area_mean(block, edges - y0, edges_x - x0)
+
+    parts = []
+    for start in range(0, len(edges_y) - 1, step):
+        edges = edges_y[start : start + step + 1]
+        # Where one row of the output covers too much, it is the mean of the means of equal strips of it.
+        strips = max(1, math.ceil(band_bytes / BLOCK_BYTES)) if step == 1 else 1
+        cuts = (
+            [edges]
+            if strips == 1
+            else np.lib.stride_tricks.sliding_window_view(np.linspace(edges[0], edges[-1], strips + 1), 2)
+        )
+        total = band_mean(cuts[0])
+        for cut in cuts[1:]:
+            total += band_mean(cut)
+        parts.append(cast_pixels(total / strips if strips > 1 else total, reader.dtype))
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 

@@ -64,14 +64,27 @@ def _axis_mean(array: NDArray[Any], edges: NDArray[np.float64], dtype: np.dtype[
 def cast_pixels(pixels: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     """Return pixels in another dtype: rounded half to even and clipped where it is an integer dtype.
 
-    A NaN becomes 0 in an integer dtype. The array itself is returned where nothing changes.
+    A NaN becomes 0 in an integer dtype; what is too large for a floating-point dtype becomes infinite. The
+    array itself is returned where nothing changes.
     """
     if pixels.dtype == dtype:
         return pixels
-    if dtype.kind in "iu":
-        info = np.iinfo(dtype)
-        if pixels.dtype.kind == "f":
-            pixels = np.nan_to_num(np.rint(pixels), nan=0.0, posinf=info.max, neginf=info.min)
-        clipped: NDArray[Any] = np.clip(pixels, info.min, info.max)
+    if dtype.kind not in "iu":
+        with np.errstate(over="ignore"):
+            floats: NDArray[Any] = pixels.astype(dtype)
+        return floats
+    info = np.iinfo(dtype)
+    clipped: NDArray[Any]
+    if pixels.dtype.kind != "f":
+        clipped = np.clip(pixels, info.min, info.max)
         return clipped.astype(dtype)
-    return pixels.astype(dtype)
+    if dtype.itemsize <= 2:
+        whole = np.nan_to_num(np.rint(pixels), nan=0.0, posinf=info.max, neginf=info.min)
+        clipped = np.clip(whole, info.min, info.max)
+        return clipped.astype(dtype)
+    # The largest integer is no float here: the float nearest to it is one too many.
+    whole = np.nan_to_num(np.rint(pixels.astype(np.float64)), nan=0.0)
+    too_large = whole >= float(info.max) + (1.0 if dtype.itemsize == 4 else 0.0)
+    cast: NDArray[Any] = np.where(too_large, 0.0, np.maximum(whole, float(info.min))).astype(dtype)
+    cast[too_large] = info.max
+    return cast

@@ -15,6 +15,11 @@ from slidesampler.target import Target
 __all__ = ["ImageFacts", "resolve_channels", "resolve_target"]
 
 
+#: Bounds on windows and outputs, with which all arithmetic of :mod:`slidesampler.geometry` fits 64 bits.
+REACH_PX = 2**35
+SIZE_LIMIT_PX = 2**25
+
+
 class ImageFacts(NamedTuple):
     """What a target is resolved against."""
 
@@ -59,8 +64,16 @@ def resolve_target(target: Target, image: ImageFacts) -> Target:
         pad = normalize_pad((pad[:2], pad[2:]))
         if target.size is not None and fixed:
             raise TargetError("'pad' grows the window and 'size' fixes the output; leave out one of them")
-        window = window.grow(*pad)
+        try:
+            window = window.grow(*pad)
+        except ValueError as error:
+            raise TargetError(f"pad={pad} leaves nothing of the window {window}") from error
     size = _wanted_size(target, window, scale, padded=any(pad))
+    if max(abs(window.y), abs(window.x), *window.shape) > REACH_PX or max(size) > SIZE_LIMIT_PX:
+        raise TargetError(
+            f"{window} as {size[0]} x {size[1]} pixels is beyond any image: at most {REACH_PX} pixels away and "
+            f"{SIZE_LIMIT_PX} pixels of output an axis"
+        )
     return replace(
         target,
         image_id=image.image_id,

@@ -229,6 +229,18 @@ class TestReduced:
         labels = read_labels(PyramidReader([image[..., :1]]), view)
         np.testing.assert_array_equal(labels, image[5::10, 5::10, 0])
 
+    @pytest.mark.parametrize("mode", ["constant", "edge"])
+    def test_one_row_of_output_over_all_of_an_image_is_read_in_strips(self, monkeypatch, mode):
+        image = random_image(400, 300)
+        padded = np.pad(image, ((10, 0), (0, 0), (0, 0)), mode) if mode == "edge" else image
+        window = Window(-10, 0, 410, 300) if mode == "edge" else Window(0, 0, 400, 300)
+        view = view_window(window, (1, 2), (400, 300))
+        expected = np.stack([padded[:, :150].mean((0, 1)), padded[:, 150:].mean((0, 1))])
+        monkeypatch.setattr(pixels, "BLOCK_BYTES", 20_000)
+        reader = PyramidReader([image])
+        np.testing.assert_array_equal(read_pixels(reader, view, Padding(mode))[0], np.rint(expected))
+        assert reader.largest_read * 3 <= 20_000 + 2 * 300 * 3  # a strip ends within a row
+
     def test_pixels_touched_do_not_grow_with_the_image(self):
         touched = []
         for side in (512, 2048, 8192):

@@ -69,12 +69,24 @@ def test_nan_reaches_only_the_pixels_that_cover_it():
         ("int16", [-4e4, -1.5, 4e4], [-32768, -2, 32767]),
         ("uint16", [math.nan, math.inf, -math.inf], [0, 65535, 0]),
         ("float32", [0.25, 1e10], [0.25, 1e10]),
+        ("float16", [0.25, 1e10], [0.25, math.inf]),
+        ("int32", [math.inf, 2.0**31, 2.0**31 - 1, -math.inf, math.nan], [2**31 - 1] * 3 + [-(2**31), 0]),
+        ("uint32", [math.inf, 2.0**32, -1.0], [2**32 - 1, 2**32 - 1, 0]),
     ],
 )
 def test_cast_rounds_and_clips(dtype, values, expected):
     got = cast_pixels(np.array(values), np.dtype(dtype))
     assert got.dtype == dtype
     np.testing.assert_allclose(got, expected)
+
+
+@pytest.mark.parametrize("stored", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("dtype", ["int32", "uint32", "int64", "uint64"])
+def test_cast_to_wide_integers_never_wraps(stored, dtype):
+    info = np.iinfo(dtype)
+    with np.errstate(over="ignore"):
+        values = np.array([np.inf, float(info.max), 7.0, -np.inf], np.float64).astype(stored)
+    assert cast_pixels(values, np.dtype(dtype)).tolist() == [info.max, info.max, 7, info.min]
 
 
 def test_cast_between_integers_clips_instead_of_wrapping():

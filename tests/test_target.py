@@ -231,6 +231,11 @@ class TestWhere:
             {"downsample": 2, "mpp": 1.0},
             {"window": (0, 0, 64, 64), "size": (32, 32), "pad": 4},
             {"window": (0, 0, 64, 64), "size": (32, 32), "downsample": 4},
+            {"window": (0, 0, 4, 4), "pad": -3},
+            {"window": (10**17, 0, 4, 4)},
+            {"cx": 1e30, "cy": 0, "width": 4, "height": 4},
+            {"cx": 0, "cy": 0, "width": 1e30, "height": 4},
+            {"window": (0, 0, 4, 4), "size": (10**9, 1)},
         ],
     )
     def test_contradictions(self, mapping):
