@@ -23,11 +23,18 @@ from slidesampler.errors import CacheMissError, ReadError, TargetError
 from slidesampler.geometry import Window
 from slidesampler.layers import Layers
 from slidesampler.manifest import Manifest
-from slidesampler.models import Annots, ClassMap, ImageRecord, LabelSpec, Sample, relative_transform
-from slidesampler.pixels import read_pixels, read_valid, view_window
-from slidesampler.readers import ReaderPool, open_reader, register_array
-from slidesampler.resample import cast_pixels
+from slidesampler.models import ClassMap, ImageRecord, LabelSpec, Sample, relative_transform
+from slidesampler.pixels import fitting_value, read_pixels, read_valid, view_window
+from slidesampler.readers import (
+    Reader,
+    ReaderPool,
+    ReaderSpec,
+    open_reader,
+    register_array,
+    registered_array,
+)
 from slidesampler.resolve import ImageFacts, resolve_channels, resolve_target
+from slidesampler.sequences import stack_samples
 from slidesampler.sources import SourceTable
 from slidesampler.target import Target
 
@@ -54,7 +61,8 @@ class Sampler:
     backend : {"cog", "npy"}, optional
         Which cache is read; None reads the sources where they lie.
     arrays : mapping of str to ndarray, optional
-        Images already in memory, ``(H, W)`` or ``(H, W, C)``: the manifest names one as ``array://NAME``.
+        Images already in memory, ``(H, W)`` or ``(H, W, C)``: the manifest names one as ``array://NAME``. Names
+        belong to the process: one that is given to another array is refused by this sampler from then on.
     mpp : float, (float, float) or mapping of int to either, optional
         Micrometres per level-0 pixel (``(y, x)``), where the files do not say or say it wrong.
     class_map : mapping of str to int or str, optional
@@ -100,8 +108,10 @@ class Sampler:
             raise ValueError(f"backend must be 'cog', 'npy' or None (sources in place), got {backend!r}")
         if backend is not None and workdir is None:
             raise ValueError(f"backend={backend!r} reads a cache: say where it is with workdir=")
+        self._arrays: dict[str, NDArray[Any]] = {}
         for name, array in (arrays or {}).items():
-            register_array(name.removeprefix("array://"), array)
+            full_name = register_array(name, array)
+            self._arrays[full_name] = registered_array(full_name)
         if isinstance(manifest, Manifest):
             if mpp is not None or class_map is not None or bundle_dir is not None:
                 raise ValueError(
@@ -120,7 +130,7 @@ class Sampler:
         self._start()
 
     def _start(self) -> None:
-        self._pool = ReaderPool(open_reader, self.max_open)
+        self._pool = ReaderPool(self._open, self.max_open)
         self._sources = SourceTable(
             self.manifest,
             self._pool,
@@ -132,12 +142,23 @@ class Sampler:
         )
         self._layers = Layers(self.manifest, self._pool, self._sources, self.label_spec)
 
+    def _open(self, spec: ReaderSpec) -> Reader:
+        for part in (spec, *spec.parts) if self._arrays else ():
+            mine = self._arrays.get(part.path)
+            if mine is not None and not _same_memory(registered_array(part.path), mine):
+                raise ReadError(
+                    f"{part.path} was registered again with another array after this sampler was made; give "
+                    "every array a name of its own"
+                )
+        return open_reader(spec)
+
     def __getstate__(self) -> dict[str, Any]:
         names = ("manifest", "_manifest_path", "workdir", "backend", "label_spec", "codec", "tile", "max_open")
         return {name: getattr(self, name) for name in names}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+        self._arrays = {}
         self._start()
 
     def __repr__(self) -> str:
@@ -366,10 +387,14 @@ class Sampler:
         size : (height, width), optional
             Output size; the window's own where None.
         """
+        target = self.resolve({"image_id": image_id, "window": window, "size": size})
+        assert target.window is not None
+        assert target.size is not None
+        where = target.window, target.size
 
         def load() -> NDArray[Any]:
             source = self._sources.get(image_id)
-            view = view_window(window, size or window.shape, source.shape[:2])
+            view = view_window(*where, source.shape[:2])
             if self._sources.label_readers(source)[0] is not None:
                 return self._layers.mask(source, view, None)
             return self._layers.mask(source, view, self._layers.valid(source, view))
@@ -380,10 +405,12 @@ class Sampler:
         try:
             return load()
         except (ReadError, FileNotFoundError) as error:
-            # A rebuild may have replaced the entry since it was looked up: look again, once.
-            if isinstance(error, CacheMissError) or not self._sources.look_again(image_id):
+            if self.workdir is None or isinstance(error, CacheMissError):
                 raise
-            return load()
+        # A rebuild may have replaced the entry since it was looked up: look again, once. Whether another thread
+        # has looked again already makes no difference.
+        self._sources.forget(image_id)
+        return load()
 
     def _load(
         self,
@@ -401,12 +428,11 @@ class Sampler:
         where = f"image {target.image_id}"
         channels = resolve_channels(target.channels, source.channels, source.shape[2], where)
         with self._pool.lease(source.spec) as reader:
-            image = read_pixels(reader, view, target.padding, channels)
+            dtype = None if target.dtype is None else np.dtype(target.dtype)
+            image = read_pixels(reader, view, target.padding, channels, dtype=dtype)
             valid = read_valid(reader, view)
-        if target.dtype is not None:
-            image = cast_pixels(image, np.dtype(target.dtype))
         if target.nodata is not None:
-            image[~valid] = _nodata(target.nodata, image.dtype)
+            image[~valid] = fitting_value("nodata", np.asarray(target.nodata), image.dtype)
         return Sample(
             image=image,
             mask=self._layers.mask(source, view, valid) if with_mask else None,
@@ -444,37 +470,14 @@ class Sampler:
             )
             for frame in frames
         ]
-        shapes = {sample.image.shape for sample in samples}
-        if len(shapes) > 1:
-            raise TargetError(
-                f"the frames of a sequence must give equal shapes, got {sorted(shapes)}; say the window (and, "
-                "where resolutions differ, 'size')"
-            )
-        first = samples[0]
-        resolved = first.target.with_fields(image_id=None, image_ids=tuple(frames), video_id=target.video_id)
-        return Sample(
-            image=np.stack([sample.image for sample in samples]),
-            mask=_stack([sample.mask for sample in samples]),
-            valid=np.stack([sample.valid for sample in samples]),
-            annots=tuple(s.annots for s in samples if isinstance(s.annots, Annots)) if with_annots else None,
-            target=resolved,
-            rel_to_abs=first.rel_to_abs,
-            instances=_stack([sample.instances for sample in samples]),
-        )
+        return stack_samples(samples, tuple(frames), target.video_id)
+
+
+def _same_memory(one: NDArray[Any], other: NDArray[Any]) -> bool:
+    return one is other or one.__array_interface__ == other.__array_interface__
 
 
 def _path_of(manifest: object) -> str | None:
     """Return the file that a manifest was given as, for messages and for rebuilding label layers from it."""
     path = manifest if isinstance(manifest, str | os.PathLike) else getattr(manifest, "fpath", None)
     return None if path is None or not Path(path).is_file() else str(Path(path).resolve())
-
-
-def _nodata(value: float, dtype: np.dtype[Any]) -> Any:
-    if dtype.kind != "f" and not float(value).is_integer():
-        raise TargetError(f"nodata={value} does not fit {dtype} pixels; ask for dtype='float32' too")
-    return cast_pixels(np.asarray(value), dtype)
-
-
-def _stack(layers: Sequence[NDArray[Any] | None]) -> NDArray[Any] | None:
-    present = [layer for layer in layers if layer is not None]
-    return np.stack(present) if present else None

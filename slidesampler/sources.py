@@ -8,7 +8,7 @@ import numpy as np
 
 from slidesampler.cache import CacheStore
 from slidesampler.errors import CacheMissError, ManifestError
-from slidesampler.manifest import Manifest, naming_image
+from slidesampler.manifest import Manifest
 from slidesampler.models import ImageRecord, LabelSpec, Level
 from slidesampler.readers import ReaderPool, ReaderSpec, spec_for_entry, spec_for_record
 
@@ -71,6 +71,8 @@ class SourceTable:
         self._tile = tile
         self._images: dict[int, ImageSource] = {}
         self._labels: dict[int, LabelReaders] = {}
+        # How often something was forgotten: what was looked up before that is not remembered after it.
+        self._forgotten = 0
 
     def get(self, image_id: int) -> ImageSource:
         """Return the source of an image.
@@ -86,36 +88,41 @@ class SourceTable:
         """
         source = self._images.get(image_id)
         if source is None:
+            turn = self._forgotten
             record = self._manifest.record(image_id)
             source = self._in_place(record) if self._backend is None else self._cached(record)
             _check_size(record, source.shape)
-            self._images[image_id] = source
+            if turn == self._forgotten:
+                self._images[image_id] = source
         return source
 
     def label_readers(self, source: ImageSource) -> LabelReaders:
         """Return how to open the label layers of an image."""
         found = self._labels.get(source.record.image_id)
         if found is None:
-            found = self._labels[source.record.image_id] = self._find_labels(source)
+            turn = self._forgotten
+            found = self._find_labels(source)
+            if turn == self._forgotten:
+                self._labels[source.record.image_id] = found
         return found
 
-    def look_again(self, image_id: int) -> bool:
-        """Forget an image and look it up anew; return whether that gives another place to read from."""
-        before = self._images.pop(image_id, None), self._labels.pop(image_id, None)
-        if before[0] is None:
-            return False
-        self._pool.discard(before[0].spec)
-        source = self.get(image_id)
-        return (source, self.label_readers(source)) != before
+    def forget(self, image_id: int) -> None:
+        """Forget an image: it is looked up anew when it is read next."""
+        self._forgotten += 1
+        source, labels = self._images.pop(image_id, None), self._labels.pop(image_id, None)
+        for spec in (source and source.spec, *(labels or ())):
+            if spec is not None:
+                self._pool.discard(spec)
 
     def clear(self) -> None:
         """Forget everything."""
+        self._forgotten += 1
         self._images.clear()
         self._labels.clear()
 
     def _in_place(self, record: ImageRecord) -> ImageSource:
         spec = spec_for_record(record)
-        with naming_image(record), self._pool.lease(spec) as reader:
+        with self._pool.lease(spec) as reader:
             return ImageSource(
                 record,
                 spec,

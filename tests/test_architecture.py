@@ -34,6 +34,7 @@ FLOORS: tuple[dict[str, str], ...] = (
         "pixels": "sampler",
         "resolve": "sampler",
         "sampler": "sampler",
+        "sequences": "sampler",
         "sources": "sampler",
     },
     {"augment": "augment", "predict": "predict"},

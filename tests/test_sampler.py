@@ -16,6 +16,7 @@ from slidesampler import Manifest, Sampler, Window
 from slidesampler.errors import (
     CacheMissError,
     ManifestError,
+    ReadError,
     SourceMissingError,
     StaleEntryError,
     TargetError,
@@ -148,6 +149,19 @@ class TestEveryBackend:
         assert sample.image.dtype == np.float32
         assert np.isnan(sample.image[:4]).all()
         np.testing.assert_array_equal(sample.image[4:], pixels[:4, :8, [2, 0]])
+
+    def test_a_constant_need_only_fit_the_dtype_asked_for(self, cached, backend):
+        samplers, pixels = cached
+        target = {"image_id": 10, "window": (-4, 0, 8, 8), "padding": (-1, np.nan, 1000.5)}
+        sample = samplers[backend].load_sample({**target, "dtype": "float32"})
+        np.testing.assert_array_equal(
+            sample.image[:4], np.broadcast_to(np.float32([-1, np.nan, 1000.5]), (4, 8, 3))
+        )
+        np.testing.assert_array_equal(sample.image[4:], pixels[:4, :8])
+        with pytest.raises(TargetError, match=r"padding=-1, nan, 1000\.5 does not fit uint8"):
+            samplers[backend].load_sample(target)
+        with pytest.raises(TargetError, match="nodata=300 does not fit uint8"):
+            samplers[backend].load_sample({"image_id": 10, "window": (-4, 0, 8, 8), "nodata": 300})
 
     def test_mpp_and_downsample_agree(self, cached, backend):
         sampler = cached[0][backend]
@@ -308,7 +322,6 @@ class TestMasksAgree:
             a, b = (s.load_sample({**target, "downsample": 2}).mask for s in (loose, layered))
             np.testing.assert_array_equal(a, b)
 
-
     def test_a_palette_mask_holds_category_ids_not_colours(self, tmp_path):
         raster = np.zeros((60, 80), np.uint8)
         raster[10:30, 20:50] = 5
@@ -381,6 +394,31 @@ class TestSequences:
         sample = sampler.load_sample({"gids": [0, 2], "cx": 10, "cy": 10, "width": 4, "height": 4})
         np.testing.assert_array_equal(sample.image[1], arrays["f2"][8:12, 8:12])
 
+    def test_layers_can_be_left_out(self, frames):
+        sample = frames[0].load_sample({"vidid": 4, "window": (5, 6, 7, 8)}, False, False)
+        assert (sample.mask, sample.annots, sample.instances) == (None, None, None)
+
+    def test_a_video_without_frames(self):
+        sampler = Sampler({"videos": [{"id": 3, "name": "v"}], "images": []})
+        with pytest.raises(TargetError, match="video 3 has no frames"):
+            sampler.load_sample({"video_id": 3})
+
+    def test_frames_of_several_dtypes_are_not_promoted(self):
+        arrays = {"d0": np.zeros((4, 4), np.uint8), "d1": np.zeros((4, 4), np.uint16)}
+        document = {"images": [{"id": i, "file_name": f"array://d{i}"} for i in range(2)]}
+        sampler = Sampler(document, arrays=arrays)
+        with pytest.raises(TargetError, match="equal dtypes, got uint16, uint8"):
+            sampler.load_sample({"image_ids": [0, 1]})
+        assert sampler.load_sample({"image_ids": [0, 1], "dtype": "uint16"}).image.shape == (2, 4, 4, 1)
+
+    def test_frames_of_several_windows_are_refused(self):
+        arrays = {f"w{i}": make_pixels(i, 40, 40) for i in range(2)}
+        document = {"images": [{"id": i, "file_name": f"array://w{i}", "mpp": 0.5 + i} for i in range(2)]}
+        with pytest.raises(TargetError, match="equal windows"):
+            Sampler(document, arrays=arrays).load_sample(
+                {"image_ids": [0, 1], "cx": 9, "cy": 9, "size": (4, 4), "mpp": 3.0}
+            )
+
     def test_unequal_frames_are_refused(self):
         arrays = {"u0": make_pixels(0, 20, 20), "u1": make_pixels(0, 20, 21)}
         document = {"images": [{"id": i, "file_name": f"array://u{i}"} for i in range(2)]}
@@ -433,6 +471,21 @@ class TestErrors:
     def test_targets_that_name_nothing(self, cached, target, error):
         with pytest.raises(TargetError, match=error):
             cached[0][None].load_sample(target)
+
+    def test_a_name_given_to_another_array_is_refused(self):
+        document = {"images": [{"id": 1, "file_name": "array://taken"}]}
+        first, second = np.zeros((4, 4), np.uint8), np.ones((4, 4), np.uint8)
+        old = Sampler(document, arrays={"taken": first})
+        assert Sampler(document, arrays={"taken": first[:, :]}).load_sample({"image_id": 1}).image.max() == 0
+        new = Sampler(document, arrays={"taken": second})
+        assert new.load_sample({"image_id": 1}).image.min() == 1
+        with pytest.raises(ReadError, match="registered again"):
+            old.load_sample({"image_id": 1})
+
+    @pytest.mark.parametrize("size", [(0, 3), (2.5, 3)])
+    def test_masks_of_no_size(self, cached, size):
+        with pytest.raises(TargetError, match="size"):
+            cached[0][None].load_mask(10, Window(0, 0, 4, 4), size)
 
     def test_misspelt_key(self, cached):
         with pytest.raises(UnknownKeyError, match="did you mean 'downsample'"):
@@ -552,3 +605,24 @@ class TestConcurrency:
         assert Sampler(manifest, tmp_path, "npy").build(force=True).ok
         reader.close()  # no handle left: the file it would open is gone
         np.testing.assert_array_equal(reader.load_sample(target).image, before)
+
+    def test_a_rebuild_that_another_thread_has_noticed_is_found(self, tmp_path, slide, monkeypatch):
+        manifest = Manifest.load(manifest_dict([slide[0]]))
+        sampler = Sampler(manifest, tmp_path, "npy")
+        assert sampler.build().ok
+        target = {"image_id": 10, "window": (0, 0, 50, 50)}
+        before = sampler.load_sample(target).image
+        load, calls = sampler._load, []
+
+        def overtaken(*args):
+            calls.append(args)
+            if len(calls) > 1:
+                return load(*args)
+            # Between this thread's lookup and its read: a rebuild, and another thread that reads after it.
+            assert Sampler(manifest, tmp_path, "npy").build(force=True).ok
+            sampler.close()
+            sampler.load_sample(target)
+            raise ReadError("the file of the old entry is gone")
+
+        monkeypatch.setattr(sampler, "_load", overtaken)
+        np.testing.assert_array_equal(sampler.load_sample(target).image, before)
