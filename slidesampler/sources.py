@@ -8,7 +8,7 @@ import numpy as np
 
 from slidesampler.cache import CacheStore
 from slidesampler.errors import CacheMissError, ManifestError
-from slidesampler.manifest import Manifest
+from slidesampler.manifest import Manifest, naming_image
 from slidesampler.models import ImageRecord, LabelSpec, Level
 from slidesampler.readers import ReaderPool, ReaderSpec, spec_for_entry, spec_for_record
 
@@ -122,7 +122,7 @@ class SourceTable:
 
     def _in_place(self, record: ImageRecord) -> ImageSource:
         spec = spec_for_record(record)
-        with self._pool.lease(spec) as reader:
+        with naming_image(record), self._pool.lease(spec) as reader:
             return ImageSource(
                 record,
                 spec,
