@@ -59,9 +59,7 @@ def read_source(
     elif isinstance(source, Mapping):
         data, folder = source, ""
     elif _is_coco_dataset(source):
-        # kwcoco has already joined its img_root to the bundle.
-        data = {key: value for key, value in source.dataset.items() if key != "img_root"}
-        folder = source.bundle_dpath or ""
+        data, folder = source.dataset, os.fspath(source.bundle_dpath or "")
     else:
         raise ManifestError(
             f"a manifest is a path, a mapping or a kwcoco.CocoDataset, got {type(source).__name__}"
@@ -77,7 +75,11 @@ def read_source(
         return data, base
     if not isinstance(root, str) or "\0" in root:
         raise ManifestError(f"img_root must be a folder name, found {short(root)}", field="img_root")
-    return data, os.path.normpath(os.path.join(base, os.path.expanduser(root)))  # noqa: PTH111, PTH118
+    root = os.path.expanduser(root)  # noqa: PTH111
+    if _is_coco_dataset(source) and bundle_dir is None and f"/{folder}".endswith(f"/{root}"):
+        # kwcoco has joined it already; it does so for datasets made in memory, not for those read from a file.
+        return data, base
+    return data, os.path.normpath(os.path.join(base, root))  # noqa: PTH118
 
 
 def _is_coco_dataset(source: object) -> bool:

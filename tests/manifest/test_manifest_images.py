@@ -208,6 +208,19 @@ def test_a_dataset_of_kwcoco_is_read_like_its_file(tmp_path):
     assert Manifest.load(kwcoco.CocoDataset(str(path))) == Manifest.load(path)
 
 
+@pytest.mark.filterwarnings('ignore:The "img_root" dataset member:FutureWarning')
+@pytest.mark.parametrize("root", ["pixels", "sub/../pixels", "absolute"])
+def test_img_root_of_a_dataset_of_kwcoco_is_joined_once(tmp_path, root):
+    pixels = tmp_path / "pixels"
+    root = str(pixels) if root == "absolute" else root
+    data = {**one_image({"bbox": [1, 2, 3, 4]}), "img_root": root}
+    path = written(tmp_path, "a.kwcoco.json", data)
+    for dataset in (kwcoco.CocoDataset(str(path)), kwcoco.CocoDataset(data, bundle_dpath=str(tmp_path))):
+        manifest = Manifest.load(dataset)
+        assert manifest.record(1).assets[0].path == str(pixels / "a.tif")
+        assert manifest == Manifest.load(path)
+
+
 def test_a_mapping_starts_from_the_working_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert Manifest.load(one_image()).record(1).assets[0].path == str(tmp_path / "a.tif")

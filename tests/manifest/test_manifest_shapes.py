@@ -428,6 +428,8 @@ def test_the_first_shape_of_an_annotation_counts():
         ({"bbox": [1, NAN, 3, 4]}, "bbox", "must be finite"),
         ({"bbox": [INF, 2, 3, 4]}, "bbox", "must be finite"),
         ({"bbox": [1e9, 2, 1e-9, 4]}, "bbox", "above 0"),
+        ({"bbox": [1, 2, INF, 4]}, "bbox", "must be finite"),
+        ({"bbox": [1e12, 2, 1e12, 4]}, "bbox", "must be finite"),
         ({"bbox": [1, 2, 3]}, "bbox", r"\[x, y, width, height\]"),
         ({"bbox": {"x": 1}}, "bbox", r"\[x, y, width, height\]"),
         ({"bbox": [1, 2, 3, "4"]}, "bbox", "four numbers"),

@@ -259,6 +259,17 @@ def test_a_snapshot_that_has_vanished_says_so(tmp_path):
     assert pickle.loads(pickle.dumps(manifest)) == manifest
 
 
+@pytest.mark.parametrize("damage", ["removed", "cut off", "emptied", "no npy", "another's"])
+@pytest.mark.parametrize("name", ["shapes.vertices.npy", "shapes.kinds.npy"])
+def test_unpickling_finds_files_that_are_not_whole(tmp_path, damage, name):
+    manifest = many(20_000)
+    manifest.snapshot_dir = str(tmp_path)
+    text = pickle.dumps(manifest)
+    DAMAGES[damage](tmp_path / manifest.digest / name)
+    with pytest.raises(ManifestError, match=r"is damaged|gone or incomplete"):
+        pickle.loads(text)
+
+
 def test_pickling_mends_what_was_damaged_before(tmp_path):
     manifest = many()
     manifest.save(tmp_path / manifest.digest)
