@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from slidesampler.cache import CacheStore
-from slidesampler.errors import CacheMissError, ManifestError
-from slidesampler.manifest import Manifest, naming_image
+from slidesampler.errors import CacheMissError
+from slidesampler.manifest import Manifest, check_size, naming_image
 from slidesampler.models import ImageRecord, LabelSpec, Level
 from slidesampler.readers import ReaderPool, ReaderSpec, spec_for_entry, spec_for_record
 
@@ -91,7 +91,7 @@ class SourceTable:
             turn = self._forgotten
             record = self._manifest.record(image_id)
             source = self._in_place(record) if self._backend is None else self._cached(record)
-            _check_size(record, source.shape)
+            check_size(record, source.shape[:2])
             if turn == self._forgotten:
                 self._images[image_id] = source
         return source
@@ -159,14 +159,3 @@ class SourceTable:
         return LabelReaders(
             *(spec_for_entry(entry, role) if role in entry.files else None for role in LabelReaders._fields)
         )
-
-
-def _check_size(record: ImageRecord, shape: tuple[int, int, int]) -> None:
-    for field, said, found in (("height", record.height, shape[0]), ("width", record.width, shape[1])):
-        if said is not None and said != found:
-            raise ManifestError(
-                f"image {record.image_id}: {field} is {said} in the manifest, but {record.assets[0].path} has "
-                f"{found}; correct the manifest or the file",
-                image_id=record.image_id,
-                field=field,
-            )

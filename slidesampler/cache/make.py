@@ -25,9 +25,9 @@ from slidesampler.cache.publish import checksum_files, new_generation, publish_e
 from slidesampler.cache.spec import WrittenFiles
 from slidesampler.cache.store import CacheStore
 from slidesampler.cache.task import EntryTask
-from slidesampler.errors import BuildError, CacheError, ManifestError
-from slidesampler.manifest import naming_image
-from slidesampler.models import CacheEntry, ImageRecord
+from slidesampler.errors import BuildError, CacheError
+from slidesampler.manifest import check_size, naming_image
+from slidesampler.models import CacheEntry
 from slidesampler.readers import (
     ReaderSpec,
     open_reader,
@@ -76,7 +76,7 @@ def _open_source(task: EntryTask) -> Iterator[Reader]:
     spec = spec_for_record(replace(task.record, mpp=None)) if entry is None else spec_for_entry(entry)
     reader = open_reader(spec)
     with closing(reader):
-        _check_size(task.record, reader.shape)
+        check_size(task.record, reader.shape[:2])
         yield reader
 
 
@@ -90,17 +90,6 @@ def _cached_image(task: EntryTask) -> CacheEntry | None:
         with suppress(CacheError):
             return store.find_image(task.record, backend)
     return None
-
-
-def _check_size(record: ImageRecord, shape: tuple[int, int, int]) -> None:
-    for field, said, found in (("height", record.height, shape[0]), ("width", record.width, shape[1])):
-        if said is not None and said != found:
-            raise ManifestError(
-                f"image {record.image_id} ({record.name}): {field} is {said} in the manifest, but "
-                f"{record.assets[0].path} has {found}; correct the manifest or the file",
-                image_id=record.image_id,
-                field=field,
-            )
 
 
 def _stamps_now(task: EntryTask) -> tuple[FileStamp, ...]:

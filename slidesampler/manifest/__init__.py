@@ -6,8 +6,15 @@ makes a manifest for people who have a folder of slides and no manifest yet.
 
 from __future__ import annotations
 
-from slidesampler.manifest.files import naming_image
+from slidesampler.manifest.files import check_size, naming_image
 from slidesampler.manifest.folder import FolderManifest, FolderNote, manifest_from_folder
 from slidesampler.manifest.manifest import Manifest
 
-__all__ = ["FolderManifest", "FolderNote", "Manifest", "manifest_from_folder", "naming_image"]
+__all__ = [
+    "FolderManifest",
+    "FolderNote",
+    "Manifest",
+    "check_size",
+    "manifest_from_folder",
+    "naming_image",
+]

@@ -95,8 +95,8 @@ def check_size(record: ImageRecord, found: tuple[int, int]) -> None:
     for field, said, actual in zip(("height", "width"), (record.height, record.width), found, strict=True):
         if said is not None and said != actual:
             raise ManifestError(
-                f"image {record.image_id}: {field} is {said} in the manifest, but {actual} in "
-                f"{record.assets[0].path}; correct the manifest, or leave {field} out",
+                f"image {record.image_id} ({record.name}): {field} is {said} in the manifest, but "
+                f"{record.assets[0].path} has {actual}; correct the manifest, or leave {field} out",
                 image_id=record.image_id,
                 field=field,
             )
