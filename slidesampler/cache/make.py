@@ -25,7 +25,7 @@ from slidesampler.cache.publish import checksum_files, new_generation, publish_e
 from slidesampler.cache.spec import WrittenFiles
 from slidesampler.cache.store import CacheStore
 from slidesampler.cache.task import EntryTask
-from slidesampler.errors import BuildError, CacheError
+from slidesampler.errors import BuildError, CacheError, ReadError
 from slidesampler.manifest import check_size, naming_image
 from slidesampler.models import CacheEntry
 from slidesampler.readers import (
@@ -70,31 +70,54 @@ def make_entry(
 
 @contextmanager
 def _open_source(task: EntryTask) -> Iterator[Reader]:
-    """Open the source, or, for a label layer of a slide in cold storage, the cached image."""
-    entry = _cached_image(task)
-    # The manifest's word for the resolution belongs to the manifest: another one may share this entry.
-    spec = spec_for_record(replace(task.record, mpp=None)) if entry is None else spec_for_entry(entry)
-    reader = open_reader(spec)
-    with closing(reader):
+    """Open what an entry is made from: the source, or for a label layer the image as built, where it is.
+
+    A label layer needs no more of an image than its size and its valid mask. The built image has both at hand,
+    while a slide that OpenSlide reads says only pixel by pixel, decoded, which of them are valid.
+    """
+    with closing(_open_built(task) or open_reader(_source_spec(task))) as reader:
         check_size(task.record, reader.shape[:2])
         yield reader
 
 
-def _cached_image(task: EntryTask) -> CacheEntry | None:
-    """Return an entry that stands in for a source that is not there, where that is enough: for its labels."""
-    paths = [Path(canonical_name(asset.path)) for asset in task.record.assets]
-    if task.row.what != "labels" or all(path.exists() or not path.is_absolute() for path in paths):
+def _source_spec(task: EntryTask) -> ReaderSpec:
+    # The manifest's word for the resolution belongs to the manifest: another one may share this entry.
+    return spec_for_record(replace(task.record, mpp=None))
+
+
+def _open_built(task: EntryTask) -> Reader | None:
+    entry = _built_image(task)
+    # An image used in place is its source, less the valid mask that the manifest may name beside it.
+    if entry is None or entry.in_place:
+        return None
+    # Another process may be replacing the entry: then the source serves.
+    with suppress(ReadError):
+        return open_reader(spec_for_entry(entry))
+    return None
+
+
+def _built_image(task: EntryTask) -> CacheEntry | None:
+    """Return an up-to-date entry of the image whose label layer is made; None for other tasks, or without."""
+    if task.row.what != "labels":
         return None
     store = CacheStore(task.workdir)
-    for backend in ("cog", "npy"):
+    for backend in ("npy", "cog"):
         with suppress(CacheError):
             return store.find_image(task.record, backend)
     return None
 
 
+def _stand_in(task: EntryTask) -> CacheEntry | None:
+    """Return the built image of a slide in cold storage, which stands in for it when its labels are made."""
+    paths = [Path(canonical_name(asset.path)) for asset in task.record.assets]
+    if all(path.exists() or not path.is_absolute() for path in paths):
+        return None
+    return _built_image(task)
+
+
 def _stamps_now(task: EntryTask) -> tuple[FileStamp, ...]:
     current = stamp_sources(source_assets(task.record, task.row.what))
-    entry = _cached_image(task)
+    entry = _stand_in(task)
     if entry is None:
         return current
     # What is not there now was recorded when the image was built, and is compared when it comes back.

@@ -11,10 +11,11 @@ from osgeo import gdal
 
 import slidesampler.cache.verify
 import slidesampler.cache.write
-from slidesampler.cache import BuildSpec, SilentProgress, build, plan_build
+from slidesampler import Sampler, Window
+from slidesampler.cache import BuildSpec, SilentProgress, build, make, plan_build
 from slidesampler.errors import StaleEntryError, TargetError
 from slidesampler.models import LabelSpec
-from slidesampler.readers import register_array, unregister_array
+from slidesampler.readers import register_array, spec_for_record, unregister_array
 
 
 def statuses(report) -> list[str]:
@@ -465,3 +466,22 @@ def test_a_size_that_disagrees_is_reported_although_the_entry_is_there(make_bund
     )
     bundle.document["images"][0]["width"] = width
     assert [row.status for row in bundle.build()] == ["reused"]
+
+
+def test_labels_of_a_built_image_do_not_open_the_source_again(bundle, monkeypatch):
+    """A slide that OpenSlide reads says which pixels are valid only by decoding them all."""
+    opened = []
+
+    def counting(record):
+        opened.append(record.image_id)
+        return spec_for_record(record)
+
+    monkeypatch.setattr(make, "spec_for_record", counting)
+    bundle.annotate(1, [2, 3, 20, 10])
+    assert [row.status for row in bundle.build() if row.image_id == 1] == ["built", "built"]
+    assert opened.count(1) == 1
+    assert [row.status for row in bundle.build(force=True) if row.image_id == 1] == ["built", "built"]
+    assert opened.count(1) == 2
+    mask = Sampler(bundle.manifest, bundle.workdir, "npy").load_mask(1, Window(0, 0, 20, 30))
+    assert mask[3:13, 2:22].all()
+    assert mask.sum() == 200
