@@ -57,6 +57,8 @@ def main(what: str, folder: Path, rest: list[str]) -> None:
 
         print(build_once(folder, executor=ProcessExecutor(1), progress=KillWorker(2)).to_json())
     elif what == "interrupt":
+        # A test run started in the background is deaf to Ctrl-C, and so would be the processes it starts.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             build_once(folder, jobs=int(rest[0]), progress=Tell(folder))
         except KeyboardInterrupt:
