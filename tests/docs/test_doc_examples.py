@@ -20,11 +20,15 @@ FENCE = re.compile(r"^```(python|console)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 def script_of(page):
-    """Return the page's examples as one script: python as it stands, ``$ slidesampler`` lines as commands."""
+    """Return the page's examples as one script: python as it stands, ``$`` lines as commands.
+
+    Python that begins with ``# file: NAME`` is written to that file instead.
+    """
     parts = []
     for language, body in FENCE.findall(page.read_text()):
         if language == "python":
-            parts.append(body)
+            name = re.match(r"# file: (\S+)\n", body)
+            parts.append(f"open({name[1]!r}, 'w').write({body!r})" if name else body)
             continue
         parts += [run_line(line[2:]) for line in body.splitlines() if line.startswith("$ ")]
     return "\n".join(parts)
