@@ -53,18 +53,16 @@ def gdal_read(path: str) -> Read:
     return read
 
 
+def window_at(y: int, x: int) -> dict[str, int]:
+    """Where a window lies, in the words that both samplers know."""
+    return {"cy": y + WINDOW // 2, "cx": x + WINDOW // 2, "width": WINDOW, "height": WINDOW}
+
+
 def ours(sampler: Sampler, **options: bool) -> Read:
     image_id = sampler.image_ids[0]
 
     def read(y: int, x: int) -> Any:
-        target = {
-            "image_id": image_id,
-            "cy": y + WINDOW // 2,
-            "cx": x + WINDOW // 2,
-            "width": WINDOW,
-            "height": WINDOW,
-        }
-        return sampler.load_sample(target, **options).image
+        return sampler.load_sample({"image_id": image_id, **window_at(y, x)}, **options).image
 
     return read
 
@@ -91,14 +89,7 @@ def ndsampler_read(
         cached.symlink_to(image)
 
     def read(y: int, x: int) -> Any:
-        target = {
-            "gid": image_id,
-            "cy": y + WINDOW // 2,
-            "cx": x + WINDOW // 2,
-            "width": WINDOW,
-            "height": WINDOW,
-        }
-        return sampler.load_sample(target, with_annots=with_annots)["im"]
+        return sampler.load_sample({"gid": image_id, **window_at(y, x)}, with_annots=with_annots)["im"]
 
     return read
 

@@ -19,7 +19,7 @@ from slidesampler.errors import ManifestError
 from slidesampler.manifest import Manifest, naming_image
 from slidesampler.models import Annots, LabelSpec
 from slidesampler.pixels import View, read_labels, read_valid
-from slidesampler.readers import ReaderPool, spec_for_labels
+from slidesampler.readers import ReaderPool, ReaderSpec, spec_for_labels
 from slidesampler.shapes import Shapes
 from slidesampler.sources import ImageSource, SourceTable
 
@@ -54,9 +54,7 @@ class Layers:
     def valid(self, source: ImageSource, view: View) -> NDArray[np.bool_]:
         """Return which output pixels are real, bool ``(H, W)``."""
         if not source.has_valid:
-            valid = np.zeros(view.size, np.bool_)
-            valid[view.rows, view.cols] = True
-            return valid
+            return view.inside()
         with self._pool.lease(source.spec) as reader:
             return read_valid(reader, view)
 
@@ -69,10 +67,9 @@ class Layers:
         mask = np.full(view.size, self._class_map.ignore, self._class_map.dtype)
         if view.empty:
             return mask
-        label_reader = self._sources.label_readers(source)[0]
-        if label_reader is not None:
-            with self._pool.lease(label_reader) as reader:
-                mask[view.rows, view.cols] = read_labels(reader, view)
+        stored = self._sources.label_readers(source).labels
+        if stored is not None:
+            mask[view.rows, view.cols] = self._read_stored(stored, view)
             return mask
         shapes, index = self._index(source.record.image_id)
         inside = None if valid is None else valid[view.rows, view.cols]
@@ -80,6 +77,11 @@ class Layers:
             shapes, index, self._class_map, self._label_spec, view.ys, view.xs, self._base(source, view), inside
         )
         return mask
+
+    def _read_stored(self, spec: ReaderSpec, view: View) -> NDArray[Any]:
+        """Return the inside of a view from a layer that the cache holds."""
+        with self._pool.lease(spec) as reader:
+            return read_labels(reader, view)
 
     def _base(self, source: ImageSource, view: View) -> NDArray[Any] | None:
         """Return the class indices of the image's raster label asset for the inside of a view."""
@@ -100,10 +102,9 @@ class Layers:
         instances = np.zeros(view.size, np.uint32)
         if view.empty:
             return instances
-        instance_reader = self._sources.label_readers(source)[1]
-        if instance_reader is not None:
-            with self._pool.lease(instance_reader) as reader:
-                instances[view.rows, view.cols] = read_labels(reader, view)
+        stored = self._sources.label_readers(source).instances
+        if stored is not None:
+            instances[view.rows, view.cols] = self._read_stored(stored, view)
             return instances
         shapes, index = self._index(source.record.image_id)
         instances[view.rows, view.cols] = instance_block(

@@ -61,6 +61,12 @@ class View(NamedTuple):
         """Whether every output pixel is inside the image."""
         return (len(self.ys), len(self.xs)) == self.size
 
+    def inside(self) -> NDArray[np.bool_]:
+        """Return which output pixels are inside the image, bool of ``size``."""
+        inside = np.zeros(self.size, np.bool_)
+        inside[self.rows, self.cols] = True
+        return inside
+
     @property
     def scale(self) -> tuple[float, float]:
         """Level-0 pixels per output pixel, ``(y, x)``."""
@@ -285,11 +291,8 @@ def read_valid(reader: Reader, view: View) -> NDArray[np.bool_]:
     very pixels, and for any source at full resolution; for a source whose own overviews are read in place it is
     the nearest pixel of that overview.
     """
-    valid = np.zeros(view.size, np.bool_)
-    if view.empty:
-        return valid
-    if not reader.has_valid:
-        valid[view.rows, view.cols] = True
+    valid = view.inside()
+    if view.empty or not reader.has_valid:
         return valid
     level = choose_level([max(item.downsample) for item in reader.levels], view.label_downsample)
     here = reader.levels[level]
