@@ -193,11 +193,12 @@ class ClassMap:
 
 #: Which annotation wins where several lie over a pixel; see :class:`LabelSpec`.
 Overlap = Literal["last", "first", "smallest", "largest", "class"]
+Tissue = Literal["auto", "otsu", "mask", "none"]
 
 
 @dataclass(frozen=True, slots=True)
 class LabelSpec:
-    """How annotations become pixels of a mask.
+    """How annotations become pixels of a mask, and which parts of an image count as tissue.
 
     Parameters
     ----------
@@ -208,14 +209,22 @@ class LabelSpec:
     keypoint_radius_px : float
         An annotation that is keypoints alone marks every pixel whose centre is at most this far from one of its
         labelled points, and always the pixel that holds the point.
+    tissue : {"auto", "otsu", "mask", "none"}
+        Where windows without foreground are looked for. ``"mask"``: the ``tissue`` asset that the manifest
+        gives each image; ``"otsu"``: found from the colours (see :func:`slidesampler.foreground.find_tissue`);
+        ``"none"``: everything valid; ``"auto"``: the manifest's mask where an image has one, else everything
+        valid.
     """
 
     overlap: Overlap = "last"
     keypoint_radius_px: float = 0.0
+    tissue: Tissue = "auto"
 
     def __post_init__(self) -> None:
         if self.overlap not in get_args(Overlap):
             raise ValueError(f"overlap must be one of {', '.join(get_args(Overlap))}, got {self.overlap!r}")
+        if self.tissue not in get_args(Tissue):
+            raise ValueError(f"tissue must be one of {', '.join(get_args(Tissue))}, got {self.tissue!r}")
         if not self.keypoint_radius_px >= 0:
             raise ValueError(f"keypoint_radius_px must be at least 0, got {self.keypoint_radius_px!r}")
 

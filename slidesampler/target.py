@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any, get_args
 
 import numpy as np
@@ -71,7 +71,8 @@ class Padding:
         return cls("constant", value)
 
 
-@dataclass(frozen=True, slots=True)
+# Without slots: a source makes one for every window, and copying a dict costs a tenth of filling 23 slots.
+@dataclass(frozen=True)
 class Target:
     """What to load. Every field is optional; which belong together is said under *where* below.
 
@@ -106,6 +107,9 @@ class Target:
         Value that every pixel gets whose ``valid`` is False.
     padding : Padding
         What stands in the image outside the source.
+    owned : Window
+        The part of ``window`` that this target alone stands for, level-0 pixels: the owned rectangles of a grid
+        partition the image. Carried along, not interpreted.
     category_id : int
         What the window was chosen for; carried along, not interpreted.
     kind, index : str, int
@@ -130,6 +134,7 @@ class Target:
     dtype: str | None = None
     nodata: float | None = None
     padding: Padding = Padding()
+    owned: Window | None = None
     category_id: int | None = None
     kind: str | None = None
     index: int | None = None
@@ -202,8 +207,20 @@ class Target:
         return out
 
     def with_fields(self, **changes: Any) -> Target:
-        """Return a copy with fields replaced."""
-        return replace(self, **changes)
+        """Return a copy with fields replaced; the values are taken as they are.
+
+        Raises
+        ------
+        TypeError
+            For a name that is no field.
+        """
+        if not changes.keys() <= _DEFAULTS.keys():
+            raise TypeError(f"a target has no field {', '.join(sorted(changes.keys() - _DEFAULTS.keys()))}")
+        copy = object.__new__(Target)
+        # What dataclasses.replace does, without checking and setting every field one by one.
+        copy.__dict__.update(self.__dict__)
+        copy.__dict__.update(changes)
+        return copy
 
 
 def _unknown_choice(name: str, value: object, choices: Sequence[str]) -> str:
@@ -340,6 +357,7 @@ _PARSERS: Mapping[str, Any] = {
     "dtype": _parse_dtype,
     "nodata": _parse_float,
     "padding": Padding.coerce,
+    "owned": _parse_window,
     "category_id": _parse_int,
     "kind": _parse_str,
     "index": _parse_int,

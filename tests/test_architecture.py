@@ -27,6 +27,7 @@ FLOORS: tuple[dict[str, str], ...] = (
     {"geometry": "geometry", "rng": "rng", "resample": "resample"},
     {"models": "nouns", "shapes": "nouns", "target": "nouns"},
     {"manifest": "manifest", "readers": "readers", "annotations": "annotations"},
+    {"foreground": "foreground"},
     {"cache": "cache"},
     {"sampling": "sampling"},
     {

@@ -307,7 +307,8 @@ def class_map_from_dict(values: Mapping[str, Any]) -> ClassMap:
 def label_spec_from_dict(values: Mapping[str, Any]) -> LabelSpec:
     """Return the label spec that ``key.label_spec_dict`` gave; ``KeyError`` or ``ValueError`` otherwise."""
     overlap: Any = _get(values, "overlap", str)
+    tissue: Any = _get(values, "tissue", str)
     radius = values["keypoint_radius_px"]
     if type(radius) not in (int, float):
         raise ValueError(f"keypoint_radius_px is {radius!r}")
-    return LabelSpec(overlap, float(radius))
+    return LabelSpec(overlap, float(radius), tissue)

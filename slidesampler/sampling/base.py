@@ -12,6 +12,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from slidesampler.foreground import ForegroundIndex
 from slidesampler.geometry import Window
 from slidesampler.models import ClassMap, ImageRecord
 from slidesampler.shapes import Shapes
@@ -85,6 +86,11 @@ class SourceSampler(Protocol):
     @property
     def class_map(self) -> ClassMap:
         """Categories <-> class indices."""
+        ...
+
+    @property
+    def foreground(self) -> ForegroundIndex:
+        """Where the classes of every image are; rows are in the order of ``image_ids``."""
         ...
 
     def image_record(self, image_id: int) -> ImageRecord:

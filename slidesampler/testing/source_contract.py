@@ -15,13 +15,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, lru_cache, partial
 from typing import Any, NoReturn
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from slidesampler.foreground import ForegroundIndex, ImageIndex, IndexColumns, TissueMask, index_image
 from slidesampler.geometry import Window
 from slidesampler.models import NO_CATEGORY, Asset, ClassMap, ImageRecord
 from slidesampler.resolve import ImageFacts, resolve_target
@@ -34,6 +35,8 @@ __all__ = ["RectangleSampler", "SourceContract"]
 
 #: A source travels to every worker of every rank.
 MAX_PICKLE_BYTES = 64 * 1024
+#: Different images of a :class:`RectangleSampler`.
+LAYOUTS = 97
 
 
 class RectangleSampler:
@@ -47,7 +50,8 @@ class RectangleSampler:
     images : int
         How many images; their ids are 3, 10, 17 ... (positions are no ids).
     seed : int
-        Chooses sizes (256 to 1023 pixels a side) and up to four annotations an image.
+        Chooses sizes (256 to 1023 pixels a side) and up to four annotations an image. There are 97 different
+        layouts, which repeat. Images of an odd height have a tissue mask: their left half.
     """
 
     #: Two classes below one supercategory, a category that means background, and one nobody uses.
@@ -142,28 +146,71 @@ class RectangleSampler:
     def _first(self, position: int) -> int:
         return int(self._stops[position - 1]) if position else 0
 
+    @property
+    def foreground(self) -> ForegroundIndex:
+        """The index of the masks."""
+        if type(self) is RectangleSampler:
+            return _rectangle_foreground(self.images, self.seed)
+        return self.index_masks()
+
+    def index_masks(self) -> ForegroundIndex:
+        """Return the index of the masks, made anew."""
+        known: dict[tuple[Any, ...], ImageIndex] = {}
+        images = []
+        for image_id in self.image_ids:
+            shapes, shape = self.shapes_of(image_id), self.image_shape(image_id)[:2]
+            key = (shape, shapes.boxes_xyxy.tobytes(), shapes.category_ids.tobytes())
+            if key not in known:
+                known[key] = index_image(
+                    partial(self.load_mask, image_id),
+                    shape,
+                    len(self.class_map.names),
+                    self.class_map.ignore,
+                    self.tissue_mask(image_id),
+                )
+            images.append(known[key])
+        return ForegroundIndex(IndexColumns.join(self.image_ids, images))
+
+    def tissue_mask(self, image_id: int) -> TissueMask | None:
+        """Return the left half of images of an odd height, in blocks of 8 pixels; None for others."""
+        height, width = self.image_shape(image_id)[:2]
+        if height % 2 == 0:
+            return None
+        mask = np.zeros((-(-height // 8), -(-width // 8)), np.bool_)
+        mask[:, : mask.shape[1] // 2] = True
+        return TissueMask(mask, 8)
+
     @cached_property
     def _sizes(self) -> NDArray[np.int64]:
-        return rng_for(self.seed, stream="sizes").integers(256, 1024, (self.images, 2))
+        return self._repeat(rng_for(self.seed, stream="sizes").integers(256, 1024, (LAYOUTS, 2)))
 
     @cached_property
     def _stops(self) -> NDArray[np.int64]:
-        return np.cumsum(rng_for(self.seed, stream="counts").integers(0, 5, self.images))
+        return np.cumsum(self._repeat(rng_for(self.seed, stream="counts").integers(0, 5, LAYOUTS)))
+
+    def _repeat(self, layouts: NDArray[np.int64]) -> NDArray[np.int64]:
+        return layouts[np.arange(self.images) % LAYOUTS]
 
     @cached_property
     def _shapes(self) -> Shapes:
-        rng = rng_for(self.seed, stream="annotations")
+        counts = np.diff(self._stops, prepend=0)
         n = int(self._stops[-1])
-        sizes = np.repeat(self._sizes, np.diff(self._stops, prepend=0), axis=0)
-        first = rng.integers(0, sizes - 8)
-        last = np.minimum(first + rng.integers(8, 200, (n, 2)), sizes)
+        # The same numbers for every image of a layout.
+        stream = rng_for(self.seed, stream="annotations")
+        places, extents = stream.random((LAYOUTS, 4, 2)), stream.integers(8, 200, (LAYOUTS, 4, 2))
+        # Tumour is three times as frequent as stroma; some are background, some have no category.
+        categories = stream.choice([10, 10, 10, 20, 30, NO_CATEGORY], (LAYOUTS, 4))
+        image = np.repeat(np.arange(self.images), counts)
+        which = image % LAYOUTS, np.arange(n) - np.repeat(self._stops - counts, counts)
+        sizes = self._sizes[image]
+        first = (places[which] * (sizes - 8)).astype(np.int64)
+        last = np.minimum(first + extents[which], sizes)
         boxes = np.concatenate([first[:, ::-1], last[:, ::-1]], axis=1).astype(np.float64)
         zeros = np.zeros(n + 1, np.int64)
         return replace(
             Shapes.empty(),
             annot_ids=1000 + np.arange(n),
-            # Tumour is three times as frequent as stroma; some are background, some have no category.
-            category_ids=rng.choice([10, 10, 10, 20, 30, NO_CATEGORY], n),
+            category_ids=categories[which],
             kinds=np.full(n, ShapeKind.BOX, np.uint8),
             boxes_xyxy=boxes,
             areas=(last - first).prod(axis=1).astype(np.float64),
@@ -172,6 +219,11 @@ class RectangleSampler:
             annot_keypoints=zeros,
             rle_heights=np.zeros(n, np.int64),
         )
+
+
+@lru_cache(maxsize=8)
+def _rectangle_foreground(images: int, seed: int) -> ForegroundIndex:
+    return RectangleSampler(images, seed).index_masks()
 
 
 class SourceContract(ABC):
