@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,6 +21,7 @@ from slidesampler.cache import (
     plan_build,
 )
 from slidesampler.errors import CacheMissError, ReadError, TargetError
+from slidesampler.foreground import ForegroundIndex, IndexColumns, index_image
 from slidesampler.geometry import Window
 from slidesampler.layers import Layers
 from slidesampler.manifest import Manifest
@@ -175,6 +177,21 @@ class Sampler:
     def class_map(self) -> ClassMap:
         """Categories <-> class indices of masks."""
         return self.manifest.class_map
+
+    @cached_property
+    def foreground(self) -> ForegroundIndex:
+        """Where the classes of every image are; rows are in the order of ``image_ids``."""
+        classes = self.class_map
+        images = [
+            index_image(
+                partial(self.load_mask, image_id),
+                self.image_shape(image_id)[:2],
+                len(classes.names),
+                classes.ignore,
+            )
+            for image_id in self.image_ids
+        ]
+        return ForegroundIndex(IndexColumns.join(self.image_ids, images))
 
     def image_record(self, image_id: int) -> ImageRecord:
         """Return what the manifest says of an image."""
