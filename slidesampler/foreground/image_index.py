@@ -214,8 +214,8 @@ def _add_tissue(builder: _Builder, tissue: TissueMask, slot: int) -> None:
     height, width = builder.height, builder.width
     if tissue.mask.shape != (-(-height // step), -(-width // step)) or cell * step != builder.cell:
         raise ValueError(
-            f"a tissue mask of {tissue.mask.shape} pixels of {step} does not fit an image of {height} x {width} "
-            f"with cells of {builder.cell}"
+            f"a tissue mask of {tissue.mask.shape} pixels of {step} does not fit an image of {height} x "
+            f"{width} with cells of {builder.cell}"
         )
     for y in range(0, tissue.mask.shape[0], cell):
         found = strip_rectangles(tissue.mask[y : y + cell].astype(np.uint8), cell, (0,))
