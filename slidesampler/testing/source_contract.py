@@ -277,6 +277,24 @@ class SourceContract(ABC):
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
             assert pool.submit(_targets, source, asked).result() == [source.target(*place) for place in asked]
 
+    def test_same_target_in_a_forked_process(self) -> None:
+        """A process that inherits everything, what was drawn before included, gets the same targets."""
+        source = self._source()
+        asked = _places(source)
+        expected = [source.target(*place) for place in asked]
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as pool:
+            assert pool.submit(_targets, source, asked).result() == expected
+
+    @pytest.mark.parametrize("workers", [1, 2, 4])
+    def test_same_epoch_for_any_number_of_workers(self, workers: int) -> None:
+        """Workers that deal out an epoch among themselves, each with a copy of its own, draw what one draws."""
+        source = self._source()
+        asked = [(2, index) for index in range(min(len(source), 32))]
+        copies = [pickle.loads(pickle.dumps(source)) for _ in range(workers)]  # noqa: S301
+        shares = [_targets(copy, asked[rank::workers]) for rank, copy in enumerate(copies)]
+        dealt = [shares[at % workers][at // workers] for at in range(len(asked))]
+        assert dealt == _targets(source, asked)
+
     def test_pickle_is_small(self) -> None:
         """At most 64 kB, also after use, and the copy gives the same targets."""
         source = self._source()
