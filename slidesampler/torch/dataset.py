@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import Dataset
 
 from slidesampler.sampling import FixedSource, TargetSource
+from slidesampler.sampling.log import SampleLog
 from slidesampler.target import Target
 from slidesampler.torch.batches import collate
 from slidesampler.torch.items import Item, sample_to_item
@@ -43,6 +44,8 @@ class WindowDataset(Dataset[Item]):
     mask_dtype : torch.dtype, optional
         Dtype of masks. The stored one (uint8; uint16 from 256 classes on) where None: an eighth of what int64
         takes in memory and between processes, and ``batch["mask"].long()`` is quick on the device.
+    log : SampleLog, optional
+        Gets a line for every window loaded, in the process that loaded it.
 
     Raises
     ------
@@ -76,6 +79,7 @@ class WindowDataset(Dataset[Item]):
         with_instances: bool = False,
         visible_threshold: float = 0.0,
         mask_dtype: torch.dtype | None = None,
+        log: SampleLog | None = None,
     ) -> None:
         self.sampler = sampler
         self.source: TargetSource = (
@@ -87,6 +91,7 @@ class WindowDataset(Dataset[Item]):
         self.with_instances = with_instances
         self.visible_threshold = visible_threshold
         self.mask_dtype = mask_dtype
+        self.log = log
         # In shared memory: workers that persist over epochs have a copy of the dataset, and must hear of a new
         # epoch all the same.
         self._epoch = _shared(torch.zeros((), dtype=torch.int64))
@@ -157,6 +162,8 @@ class WindowDataset(Dataset[Item]):
                 with_instances=self.with_instances,
                 visible_threshold=self.visible_threshold,
             )
+            if self.log is not None:
+                self.log.write(sample, epoch=epoch, index=index)
             item = sample_to_item(sample, self.mask_dtype)
             item["index"], item["epoch"] = index, epoch
             if self.transform is None:
