@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import Any
 
 from slidesampler.sampling.base import SourceSampler, TargetSource
-from slidesampler.sampling.mixture import MixtureSource
+from slidesampler.sampling.mixture import MixtureSource, natural_length
 from slidesampler.sampling.negative import NegativeSource
 from slidesampler.sampling.positive import PositiveSource
 from slidesampler.sampling.quota import Quota
@@ -90,8 +90,7 @@ class BalancedSource(MixtureSource):
         if counts is None:
             if not made:
                 raise ValueError("without positives an epoch has no natural length: say how many windows, n=")
-            # A mixture of one source alone knows how long an epoch is that shows each positive once.
-            n = len(MixtureSource([made[0], made[0]], weights, batch_size=batch_size))
+            n = natural_length([len(made[0])], weights[:1], batch_size)
             counts = Quota(weights).counts(n)
         if weights[1]:
             wanted = max(1, counts[1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Sequence
 from fractions import Fraction
@@ -15,7 +16,7 @@ from slidesampler.sampling.quota import Quota
 from slidesampler.sampling.windows import checked_count, checked_index
 from slidesampler.target import Target
 
-__all__ = ["MixtureSource", "Place", "checked_batch"]
+__all__ = ["MixtureSource", "Place", "checked_batch", "natural_length"]
 
 
 class Place(NamedTuple):
@@ -115,7 +116,8 @@ class MixtureSource:
         self.shuffle = shuffle
         self._lengths = [len(source) for source in self.sources]
         self._check_lengths()
-        self._length = self._default_length() if n is None else checked_count(n)
+        shares = [self.quota.share(position) for position in range(len(self.sources))]
+        self._length = natural_length(self._lengths, shares, self.batch_size) if n is None else checked_count(n)
         self._last_deal: tuple[int, list[int], list[int]] = (-1, [], [])
         counts = self.quota.counts(self._length)
         self._rounds = [
@@ -194,11 +196,14 @@ class MixtureSource:
                     f"sources[{position}] has no windows; leave it out, or give it the weight 0"
                 )
 
-    def _default_length(self) -> int:
-        shares = [self.quota.share(position) for position in range(len(self.sources))]
-        n = min(-(-length // share) for length, share in zip(self._lengths, shares, strict=True) if share)
-        size = self.batch_size or 1
-        return int(-(-n // size) * size)
+
+def natural_length(lengths: Sequence[int], shares: Sequence[Fraction], batch_size: int | None) -> int:
+    """Return how long an epoch is in which the source that is used up first gives each of its windows once.
+
+    Rounded up to whole batches. Sources of share 0 are left out.
+    """
+    n = min(math.ceil(length / share) for length, share in zip(lengths, shares, strict=True) if share)
+    return n if batch_size is None else -(-n // batch_size) * batch_size
 
 
 def checked_batch(batch_size: int) -> int:
