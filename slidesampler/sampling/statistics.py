@@ -82,11 +82,11 @@ class ClassServed:
     asked : float or None
         Share that was asked for; None where nobody did.
     windows_with : int or None
-        Windows that hold at least one pixel of the class, whatever they were chosen for; None where pixels were
-        not counted.
+        Windows (of those counted) that hold at least one pixel of the class, whatever they were chosen for;
+        None where pixels were not counted.
     pixels : int or None
-        Level-0 pixels of the class in all windows, a pixel seen twice counted twice (of a log that has counts
-        of its own: pixels of the masks as served). None where pixels were not counted.
+        Pixels of the class in the masks of the windows counted, as they are served; a pixel seen twice counts
+        twice. None where pixels were not counted.
     pixel_share : float or None
         Its share of all known pixels (background and classes, not *ignore*) of all windows.
     dataset_share : float or None
@@ -251,6 +251,8 @@ class SampleSummary:
         One an image of the sampler, in its order.
     tries : tuple of TryCounts
         One a kind that was drawn by trying; empty where the targets say nothing of it.
+    counted : int
+        Windows whose pixels were counted: all, or evenly chosen ones of many.
     duplicates : int
         Windows that are on the same image with the same rectangle and the same scale as an earlier one.
     """
@@ -263,10 +265,11 @@ class SampleSummary:
     duplicates: int
     seed: int | None = None
     epochs: tuple[int, ...] = ()
+    counted: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the coverage grids in JSON types."""
-        out = {name: getattr(self, name) for name in ("windows", "duplicates", "seed")}
+        out = {name: getattr(self, name) for name in ("windows", "counted", "duplicates", "seed")}
         out["epochs"] = list(self.epochs)
         out["kinds"] = [asdict(row) for row in self.kinds]
         out["classes"] = [asdict(row) for row in self.classes]
