@@ -1,4 +1,4 @@
-"""Windows for torch: a map-style dataset and its collate function.
+"""Windows for torch: a map-style dataset, its collate function, and samplers that deal windows out to ranks.
 
 The module is called ``torch`` like the package it serves. It does not hide it: imports here are absolute, so
 ``import torch`` is always the real one. People write ``slidesampler.torch.WindowDataset``.
@@ -26,5 +26,6 @@ except ImportError as error:
 from slidesampler.torch.batches import collate
 from slidesampler.torch.dataset import WindowDataset
 from slidesampler.torch.items import sample_to_item
+from slidesampler.torch.window_sampler import WindowBatchSampler, WindowSampler
 
-__all__ = ["WindowDataset", "collate", "sample_to_item"]
+__all__ = ["WindowBatchSampler", "WindowDataset", "WindowSampler", "collate", "sample_to_item"]

@@ -151,7 +151,11 @@ class WindowDataset(Dataset[Item]):
         if not -length <= number < length:
             raise IndexError(f"item {number} was asked for; the dataset has {length}")
         number %= length
-        return epoch, number, self.source.target(epoch, number)
+        try:
+            return epoch, number, self.source.target(epoch, number)
+        except Exception as error:
+            error.add_note(f"in item {number} of epoch {epoch}")
+            raise
 
     def _load(self, epoch: int, index: int, target: Target) -> Item:
         try:
