@@ -1,34 +1,41 @@
-"""Windows that hold an annotation."""
+"""Windows that hold an object, or a pixel of a class."""
 
 from __future__ import annotations
 
-import difflib
-import math
 import operator
 from collections.abc import Iterable, Mapping
 from functools import cached_property
-from typing import Any, Literal, NamedTuple, SupportsIndex, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from slidesampler.errors import SamplingError, TargetError
-from slidesampler.geometry import Window, start_from_center
-from slidesampler.models import ClassMap
-from slidesampler.rng import rng_for
+from slidesampler.geometry import Window
+from slidesampler.rng import Draws
 from slidesampler.sampling.base import SourceSampler
-from slidesampler.sampling.shape import WindowShape, image_sizes
-from slidesampler.sampling.windows import WindowSource, checked_count, checked_pair
+from slidesampler.sampling.categories import Words, foreground_categories, foreground_classes
+from slidesampler.sampling.centering import CenteredSource, start_around
+from slidesampler.sampling.choice import WeightedChoice
+from slidesampler.sampling.class_rule import ClassRule, ClassWeights
+from slidesampler.sampling.objects import AnnotObjects, Objects, PixelObjects
+from slidesampler.sampling.shape import WindowShape
+from slidesampler.sampling.slides import BalanceBy, SlideRule, SlideWeights, WeighedSlides
+from slidesampler.sampling.windows import checked_count, checked_pair
 from slidesampler.target import Target
 
 __all__ = ["PositiveSource"]
 
-#: What every draw gives the same chance; see :class:`PositiveSource`.
-Balance = Literal["annotation", "class"]
+#: What a window is put around; see :class:`PositiveSource`.
+Choose = Literal["annotation", "pixel"]
 
 
-class PositiveSource(WindowSource):
-    """Windows around the centres of annotations that have a class.
+class PositiveSource(CenteredSource):
+    """Windows around annotations, or around foreground pixels, of chosen classes.
+
+    Each window is drawn in three steps: a class; a slide that has it; an annotation or a pixel of the class on
+    that slide, each of them equally likely. Then the window is moved by the jitter. What was chosen stays in
+    the window: the pixel, or the centre of the annotation.
 
     The centre of an annotation is the centre of its box (of the part of the box inside the image), so a window
     always holds it, though a ring-shaped annotation may have no pixel there. Annotations without category, and
@@ -41,21 +48,33 @@ class PositiveSource(WindowSource):
         Output pixels, ``(height, width)``.
     n : int, optional
         Windows an epoch, each drawn independently and with replacement. Where None an epoch has as many windows
-        as there are annotations to choose from; with ``balance="annotation"`` window ``i`` is then around the
-        ``i``-th of them in the manifest's order, so that each is seen exactly once an epoch.
+        as there are annotations to choose from; and where nothing is weighted (the three arguments below), each
+        annotation is seen exactly once an epoch: window ``i`` is around the ``i``-th in the manifest's order.
+        Pixels need a number.
     seed : int
         Same seed, same windows.
+    choose : {"annotation", "pixel"}
+        Annotations count one each, whatever their size, and no file is opened to choose them. Pixels are those
+        of the masks, from the foreground index: what is in a hole, or covered by another class, is none.
     categories : str, int or iterable of these, optional
         Names (of categories, of classes, of supercategories for all below them) or category ids; all where
-        None.
-    balance : {"annotation", "class"}
-        Whether each annotation has the same chance, or each class (and each annotation within its class).
+        None. Pixels can be told apart by class only.
+    class_weights : {"uniform", "inverse_frequency"} or mapping of str or int to float, optional
+        How likely each class is: the same for each that occurs; one over its pixels on the images chosen from;
+        or given by name or category id (classes left out are never chosen). Where None in proportion to its
+        annotations or pixels, so that each of these has the same chance.
+    slide_weights : {"uniform", "area", "sqrt_area"} or mapping of int to float, optional
+        How likely each slide is among those that have the class: the same for each; by its area or the square
+        root of that; or given by image id, 0 for never. Where None in proportion to what it has of the class.
+    balance_by : {"group"}, optional
+        Give every group (such as a patient) that has the class the same chance, and choose the slide within it
+        as ``slide_weights`` says.
     jitter_px : int or (int, int)
         Each window is moved by a whole number of *level-0* pixels, uniform in ``[-jitter, jitter]`` along y and
-        x, cut to what keeps the annotation's centre inside the window.
-    inside : bool
-        Push windows that overhang the image back into it where the image is large enough. The annotation's
-        centre stays in the window.
+        x, cut to what keeps the chosen place inside the window.
+    allow_border : bool
+        Whether windows may overhang the image. Where not, they are pushed back into it; only along an axis
+        where the image is shorter than the window does one overhang, with the image wholly inside.
     image_ids : iterable of int, optional
         All images where None.
     downsample, mpp : float, optional
@@ -66,13 +85,18 @@ class PositiveSource(WindowSource):
     Raises
     ------
     TargetError
-        For a class or category that the manifest has not (with the closest name), or an unknown image.
+        For a class or category that the manifest has not (with the closest name), an unknown image, or weights
+        that are none.
     SamplingError
-        If there is no annotation to choose from, in all or in one of ``categories``.
+        If there is nothing to choose from, in all or of one class that was asked for; for images without group
+        that are to be balanced by it.
+    ValueError
+        For ``n`` below 1, or pixels without ``n``.
 
     Notes
     -----
-    The targets have ``kind="positive"`` and the ``annot_id`` and ``category_id`` they were chosen for.
+    The targets have ``kind="positive"`` and the ``category_id`` and (for annotations) ``annot_id`` that they
+    were chosen for. Of several categories that are drawn as one class, a pixel has the manifest's first.
     """
 
     def __init__(
@@ -82,176 +106,154 @@ class PositiveSource(WindowSource):
         n: int | None = None,
         seed: int = 0,
         *,
-        categories: str | int | Iterable[str | int] | None = None,
-        balance: Balance = "annotation",
+        choose: Choose = "annotation",
+        categories: Words | None = None,
+        class_weights: ClassWeights | None = None,
+        slide_weights: SlideWeights | None = None,
+        balance_by: BalanceBy | None = None,
         jitter_px: int | tuple[int, int] = 0,
-        inside: bool = False,
+        allow_border: bool = True,
         image_ids: Iterable[int] | None = None,
         downsample: float | None = None,
         mpp: float | None = None,
         how: Target | Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(sampler, WindowShape.of(size, downsample, mpp, how), image_ids)
-        if balance not in get_args(Balance):
-            raise TargetError(f"balance must be one of {', '.join(get_args(Balance))}, got {balance!r}")
+        if choose not in get_args(Choose):
+            raise TargetError(f"choose must be one of {', '.join(get_args(Choose))}, got {choose!r}")
+        if choose == "pixel" and n is None:
+            raise ValueError(
+                "choose='pixel' needs n, the windows an epoch has: pixels are too many to see each"
+            )
         self.seed = operator.index(seed)
-        self.balance = balance
-        self.inside = inside
+        self.choose = choose
+        self.allow_border = allow_border
         self.jitter_px = checked_pair("jitter_px", jitter_px, 0)
-        self._wanted = _wanted_categories(sampler, categories)
-        self._each_once = n is None and balance == "annotation"
-        self._length = len(self._table.annot_ids) if n is None else checked_count(n)
+        self._wanted = foreground_categories(sampler, categories)
+        self._pixel_classes = foreground_classes(sampler, categories) if choose == "pixel" else ()
+        self._class_rule = ClassRule(sampler, class_weights)
+        # What a slide has of the class takes the place of its area where no weights are given.
+        self._by_objects = slide_weights is None
+        self._slide_rule = SlideRule(sampler, self._ids, slide_weights or "uniform", balance_by)
+        self._each_once = n is None and class_weights is None and slide_weights is None and balance_by is None
+        # Made now, too, so that what could not be drawn later is refused.
+        table = self._table
+        self._length = table.total if n is None else checked_count(n)
 
     def __len__(self) -> int:
         return self._length
 
     def _draw(self, epoch: int, index: int) -> Target:
-        rng = rng_for(self.seed, epoch, index, "positive")
-        annot_id = int(self._table.annot_ids[self._choose(rng, index)])
-        image_id, row = self.sampler.manifest.locate_annot(annot_id)
-        shapes = self.sampler.manifest.shapes_of(image_id)
-        x0, y0, x1, y1 = shapes.boxes_xyxy[row].tolist()
-        height, width = image_sizes(self.sampler, [image_id])[0].tolist()
-        extent = self.shape.extents(self.sampler, [image_id])[0].tolist()
-        y, x = [
-            self._start(rng, (low, high), length, size, jitter)
-            for low, high, length, size, jitter in zip(
-                (y0, x0), (y1, x1), (height, width), extent, self.jitter_px, strict=True
-            )
-        ]
+        draws = Draws(self.seed, epoch, index, "positive")
+        table = self._table
+        objects = table.objects
+        if self._each_once:
+            assert isinstance(objects, AnnotObjects)
+            which, slide, rank = objects.locate(index)
+        else:
+            which = table.classes.draw(draws)
+            slide = table.slides[which].draw(draws)
+            rank = draws.below(objects.counts[which][slide])
+        frame = self._frame(objects.images[which][slide])
+        place = objects.place(which, slide, rank, frame.lengths)
+        (length_y, length_x), (extent_y, extent_x), (jitter_y, jitter_x) = (
+            frame.lengths,
+            frame.extents,
+            self.jitter_px,
+        )
+        y = start_around(draws, place.cy, length_y, extent_y, jitter_y, self.allow_border)
+        x = start_around(draws, place.cx, length_x, extent_x, jitter_x, self.allow_border)
         return self.shape.target(
-            image_id,
-            Window(y, x, *extent),
+            frame.image_id,
+            Window(y, x, extent_y, extent_x),
             "positive",
             index,
-            annot_id=annot_id,
-            category_id=int(shapes.category_ids[row]),
+            annot_id=place.annot_id,
+            category_id=place.category_id,
         )
 
-    def _choose(self, rng: np.random.Generator, index: int) -> int:
-        table = self._table
-        if self._each_once:
-            return index
-        if self.balance == "annotation":
-            return int(rng.integers(len(table.annot_ids)))
-        chosen = int(rng.integers(len(table.class_stops)))
-        first = int(table.class_stops[chosen - 1]) if chosen else 0
-        return int(table.by_class[rng.integers(first, table.class_stops[chosen])])
-
-    def _start(
-        self, rng: np.random.Generator, box: tuple[float, float], length: int, extent: int, jitter: int
-    ) -> int:
-        """Return the first pixel of the window along one axis."""
-        center = (min(max(box[0], 0.0), length) + min(max(box[1], 0.0), length)) / 2
-        # The pixel that holds the centre; a box of no area on the far edge is held by the last one.
-        held = min(math.floor(center), length - 1)
-        lowest, highest = held - extent + 1, held
-        start = min(max(start_from_center(center, extent), lowest), highest)
-        # Drawn even where there is one choice, so that jitter along y does not change what x gets.
-        start = int(rng.integers(max(start - jitter, lowest), min(start + jitter, highest) + 1))
-        if self.inside and length >= extent:
-            start = min(max(start, 0), length - extent)
-        return start
-
     @cached_property
-    def _table(self) -> _AnnotChoice:
-        manifest, classes = self.sampler.manifest, self.sampler.class_map
-        if self._images.everything:
-            slices = [manifest.shapes]
-        else:
-            slices = [manifest.shapes_of(image_id) for image_id in self._images.ids(self.sampler)]
-        annot_ids = np.concatenate([shapes.annot_ids for shapes in slices])
-        category_ids = np.concatenate([shapes.category_ids for shapes in slices])
-        present, inverse = np.unique(category_ids, return_inverse=True)
-        indices = np.array([classes.index_of(int(category)) for category in present], dtype=np.int64)
-        wanted = None if self._wanted is None else set().union(*self._wanted.values())
-        chosen = [
-            index not in (0, classes.ignore) and (wanted is None or int(category) in wanted)
-            for category, index in zip(present, indices.tolist(), strict=True)
-        ]
-        self._check_present(present[chosen])
-        rows = np.array(chosen, dtype=bool)[inverse]
-        annot_ids, class_index = annot_ids[rows], indices[inverse[rows]]
-        by_class = np.argsort(class_index, kind="stable")
-        stops = np.cumsum(np.unique(class_index, return_counts=True)[1])
-        return _AnnotChoice(annot_ids, by_class, stops)
+    def _table(self) -> _PositiveTable:
+        weighed = self._slide_rule.over(self.sampler, self._ids, self._areas())
+        objects = self._objects(weighed.weights > 0)
+        if not len(objects.classes):
+            raise SamplingError(
+                f"{self._scope} has no {self.choose} with a class to put a window around; "
+                "use GridSource or NegativeSource for images without annotations"
+            )
+        for index in set(self._class_rule.named) - set(objects.classes.tolist()):
+            raise SamplingError(
+                f"class_weights names class {self.sampler.class_map.names[index]!r}, but there is no "
+                f"{self.choose} of it to choose in {self._scope}; leave it out, or add images"
+            )
+        return self._weighted(objects, weighed)
 
-    def _check_present(self, chosen: NDArray[np.int64]) -> None:
-        """Raise unless there is an annotation of everything that was asked for."""
-        scope = "the manifest" if self._images.everything else "the images given"
-        if self._wanted is None:
-            if not len(chosen):
-                raise SamplingError(
-                    f"{scope} has no annotation with a class to put a window around; "
-                    "use GridSource or NegativeSource for images without annotations"
-                )
-            return
-        there = set(chosen.tolist())
-        for word, categories in self._wanted.items():
+    def _objects(self, possible: NDArray[np.bool_]) -> Objects:
+        """Return what is chosen from; ``possible`` says on which images."""
+        classes = self.sampler.class_map
+        if self.choose == "pixel":
+            pixels = PixelObjects(self.sampler, self._ids, possible, self._pixel_classes)
+            there = set(pixels.classes.tolist())
+            self._check_words({c for c, index in classes.category_to_index.items() if index in there})
+            return pixels
+        wanted = None if self._wanted is None else set().union(*self._wanted.values())
+
+        def class_of(category: int) -> int | None:
+            index = classes.index_of(category)
+            if index in (0, classes.ignore) or (wanted is not None and category not in wanted):
+                return None
+            return index
+
+        annots = AnnotObjects(self.sampler, self._ids, possible, class_of, self._each_once)
+        self._check_words(annots.categories)
+        return annots
+
+    def _check_words(self, there: set[int]) -> None:
+        """Raise unless there is something of every category that was asked for."""
+        for word, categories in (self._wanted or {}).items():
             if there.isdisjoint(categories):
                 raise SamplingError(
-                    f"no annotation of category {word!r} in {scope}; leave it out of categories, or add images"
+                    f"no {self.choose} of category {word!r} in {self._scope}; leave it out of categories, or "
+                    "add images"
                 )
 
+    def _weighted(self, objects: Objects, weighed: WeighedSlides) -> _PositiveTable:
+        """Return the objects with the choice of a class, and of a slide for each class."""
+        totals = np.array([sum(counts) for counts in objects.counts], np.int64)
+        weights = self._class_rule.weigh(objects.classes, totals, self._pixels_of(objects.classes, weighed))
+        slides = []
+        for images, counts in zip(objects.images, objects.counts, strict=True):
+            has = np.zeros(len(self._ids))
+            has[images] = counts if self._by_objects else 1
+            slides.append(WeightedChoice(weighed.weigh(factors=has)[images], "slide"))
+        return _PositiveTable(objects, WeightedChoice(weights, "class"), slides, int(totals[weights > 0].sum()))
 
-class _AnnotChoice(NamedTuple):
-    """The annotations to choose from, in the manifest's order."""
-
-    annot_ids: NDArray[np.int64]
-    #: Positions in ``annot_ids``, sorted by class.
-    by_class: NDArray[np.int64]
-    #: Position in ``by_class`` after the last annotation of each class that occurs.
-    class_stops: NDArray[np.int64]
-
-
-def _wanted_categories(
-    sampler: SourceSampler, categories: str | int | Iterable[str | int] | None
-) -> dict[str | int, tuple[int, ...]] | None:
-    """Return the category ids that each word stands for; None where all are wanted."""
-    if categories is None:
-        return None
-    words = [categories] if isinstance(categories, str | SupportsIndex) else list(categories)
-    if not words:
-        raise TargetError("categories is empty: name at least one, or leave it out for all of them")
-    classes = sampler.class_map
-    wanted: dict[str | int, tuple[int, ...]] = {}
-    for word in words:
-        found = _categories_of(sampler, word)
-        useful = tuple(one for one in found if classes.category_to_index[one] not in (0, classes.ignore))
-        if not useful:
-            raise TargetError(
-                f"category {word!r} stands for the background or for ignored pixels; positives need a class"
+    def _pixels_of(self, classes: NDArray[np.int64], weighed: WeighedSlides) -> NDArray[np.int64] | None:
+        """Return the pixels of each class on the images that can be chosen, where they are needed."""
+        if not self._class_rule.by_pixels:
+            return None
+        index = self.sampler.foreground
+        rows = [index.row(one) for one, weight in zip(self._ids, weighed.weights, strict=True) if weight > 0]
+        pixels: NDArray[np.int64] = index.pixels[rows][:, classes].sum(axis=0)
+        for at in np.flatnonzero(pixels == 0).tolist():
+            raise SamplingError(
+                f"class {self.sampler.class_map.names[classes[at]]!r} has annotations but no pixel in "
+                f"{self._scope}, so it has no inverse frequency; give class_weights as a mapping"
             )
-        wanted[word] = useful
-    return wanted
+        return pixels
+
+    @property
+    def _scope(self) -> str:
+        """What is chosen from, for messages."""
+        return "the manifest" if self._images.everything else "the images given"
 
 
-def _categories_of(sampler: SourceSampler, word: str | int) -> list[int]:
-    """Return the ids that a category's name or id, a class's or a supercategory's name stands for."""
-    classes = sampler.class_map
-    if not isinstance(word, str):
-        if operator.index(word) not in classes.category_to_index:
-            ids = ", ".join(map(str, list(classes.category_to_index)[:10]))
-            raise TargetError(f"the manifest has no category id {word}; it has {ids}")
-        return [operator.index(word)]
-    names = sampler.manifest.category_names
-    found = [
-        category
-        for category, index in classes.category_to_index.items()
-        if word in _lineage(names[category], classes)
-        or (index < len(classes.names) and word == classes.names[index])
-    ]
-    if not found and word not in classes.names:
-        known = sorted({*names.values(), *classes.names, *classes.parents.values()})
-        closest = difflib.get_close_matches(word, known, n=1)
-        hint = f"did you mean {closest[0]!r}?" if closest else f"it has {', '.join(known)}"
-        raise TargetError(f"the manifest has no category {word!r}; {hint}")
-    return found
+class _PositiveTable(NamedTuple):
+    """What is drawn from."""
 
-
-def _lineage(name: str, classes: ClassMap) -> list[str]:
-    """Return a category's name and the supercategories above it; a circle ends where it closes."""
-    line = [name]
-    while (above := classes.parents.get(line[-1])) is not None and above not in line:
-        line.append(above)
-    return line
+    objects: Objects
+    classes: WeightedChoice
+    #: For each class: which of its slides.
+    slides: list[WeightedChoice]
+    #: How many objects can be chosen.
+    total: int

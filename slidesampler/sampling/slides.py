@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,7 +12,7 @@ from slidesampler.errors import SamplingError, TargetError
 from slidesampler.sampling.base import SourceSampler
 from slidesampler.sampling.shape import image_sizes
 
-__all__ = ["BalanceBy", "SlideRule", "SlideWeights", "slide_weights"]
+__all__ = ["BalanceBy", "SlideRule", "SlideWeights", "WeighedSlides", "slide_weights"]
 
 #: What is made equally likely before slides are weighed within it.
 BalanceBy = Literal["group"]
@@ -45,7 +45,7 @@ class SlideRule:
         For another word; a mapping that leaves out an image, names one that the manifest has not, or holds
         anything but finite numbers of at least 0.
     SamplingError
-        If every given weight is 0; for images without group that are to be balanced by it.
+        If every given weight is 0.
     """
 
     def __init__(
@@ -70,8 +70,6 @@ class SlideRule:
                 f"{what} must be one of {', '.join(get_args(SlideWord))}, or a mapping of image id to weight; "
                 f"got {weights!r}"
             )
-        if balance_by is not None:
-            _group_numbers(sampler, image_ids)
 
     def __repr__(self) -> str:
         said = repr(self._word) if self._given is None else f"<of {len(self._given)} images>"
@@ -101,21 +99,46 @@ class SlideRule:
         -------
         float64 (n,)
             All 0 where nothing is left to choose.
+
+        Raises
+        ------
+        SamplingError
+            For images without group that are to be balanced by it.
         """
+        return self.over(sampler, image_ids, areas).weigh(possible)
+
+    def over(
+        self, sampler: SourceSampler, image_ids: Sequence[int], areas: ArrayLike | None = None
+    ) -> WeighedSlides:
+        """Return the slides with what the rule needs of them looked up, to be weighed again and again."""
         if self._given is not None:
-            weights = self._given.astype(np.float64)
+            given = self._given.astype(np.float64)
         elif self._word == "uniform":
-            weights = np.ones(len(image_ids))
+            given = np.ones(len(image_ids))
         else:
-            given = image_sizes(sampler, image_ids).prod(axis=1) if areas is None else areas
-            weights = np.array(given, np.float64)
+            sizes = image_sizes(sampler, image_ids).prod(axis=1) if areas is None else areas
+            given = np.array(sizes, np.float64)
             if self._word == "sqrt_area":
-                weights = np.sqrt(weights)
+                given = np.sqrt(given)
+        groups = None if self.balance_by is None else _group_numbers(sampler, image_ids)
+        return WeighedSlides(given, groups)
+
+
+class WeighedSlides(NamedTuple):
+    """Slides with the weights of a rule, before it is known which of them may be chosen."""
+
+    #: One a slide.
+    weights: NDArray[np.float64]
+    #: A number for the group of each, where groups are balanced.
+    groups: NDArray[np.int64] | None
+
+    def weigh(self, possible: ArrayLike | None = None, factors: ArrayLike = 1.0) -> NDArray[np.float64]:
+        """Return the weight of each slide times its factor; see :meth:`SlideRule.weigh`."""
+        weights = self.weights * np.asarray(factors, np.float64)
         if possible is not None:
             weights = np.where(possible, weights, 0.0)
-        if self.balance_by is not None:
-            groups = _group_numbers(sampler, image_ids)
-            totals = np.bincount(groups, weights)[groups]
+        if self.groups is not None:
+            totals = np.bincount(self.groups, weights)[self.groups]
             weights = np.divide(weights, totals, out=np.zeros(len(weights)), where=totals > 0)
         return weights
 

@@ -66,7 +66,7 @@ def center_pixel(sampler, annot_id):
 @pytest.mark.parametrize("inside", [False, True])
 def test_window_holds_the_centre_of_its_annotation(size, jitter_px, how, inside):
     sampler = RectangleSampler(images=12)
-    source = PositiveSource(sampler, size, seed=3, jitter_px=jitter_px, inside=inside, **how)
+    source = PositiveSource(sampler, size, seed=3, jitter_px=jitter_px, allow_border=not inside, **how)
     for target in targets_of(source, epochs=(0, 1)):
         y, x = center_pixel(sampler, target.annot_id)
         assert target.window.contains(Window(y, x, 1, 1))
@@ -107,8 +107,8 @@ def test_each_annotation_once_an_epoch_in_order():
 
 def test_annotations_without_a_class_are_never_chosen():
     sampler = RectangleSampler(images=60)
-    for balance in ("annotation", "class"):
-        drawn = targets_of(PositiveSource(sampler, 32, n=500, balance=balance))
+    for weights in (None, "uniform"):
+        drawn = targets_of(PositiveSource(sampler, 32, n=500, class_weights=weights))
         assert {target.category_id for target in drawn} == {10, 20}
 
 
@@ -141,16 +141,16 @@ CROWDED = BoxSampler(
 )
 
 
-def test_balance_by_annotation_is_uniform_over_annotations():
+def test_without_weights_it_is_uniform_over_annotations():
     n = 3000
     counts = Counter(t.annot_id for t in targets_of(PositiveSource(CROWDED, 8, n=n, seed=1)))
     assert set(counts) == set(range(1000, 1100))
     assert is_plausible(list(counts.values()), [n / 100] * 100)
 
 
-def test_balance_by_class_is_uniform_over_classes_and_within_them():
+def test_uniform_class_weights_are_uniform_over_classes_and_within_them():
     n = 3000
-    drawn = targets_of(PositiveSource(CROWDED, 8, n=n, seed=1, balance="class"))
+    drawn = targets_of(PositiveSource(CROWDED, 8, n=n, seed=1, class_weights="uniform"))
     classes = Counter(target.category_id for target in drawn)
     assert set(classes) == {10, 20, 40}
     assert is_plausible(list(classes.values()), [n / 3] * 3)
@@ -159,7 +159,7 @@ def test_balance_by_class_is_uniform_over_classes_and_within_them():
     assert is_plausible(list(within.values()), [classes[10] / 90] * 90)
 
 
-def test_plausibility_check_tells_the_two_balances_apart():
+def test_plausibility_check_tells_the_two_apart():
     n = 3000
     drawn = targets_of(PositiveSource(CROWDED, 8, n=n, seed=1))
     classes = Counter(target.category_id for target in drawn)
@@ -173,7 +173,9 @@ def test_classes_not_categories_are_balanced():
     box = (10, 10, 20, 20)
     sampler = Merged([(10, box), (20, box), (40, box)])
     n = 3000
-    counts = Counter(t.category_id for t in targets_of(PositiveSource(sampler, 8, n=n, balance="class")))
+    counts = Counter(
+        t.category_id for t in targets_of(PositiveSource(sampler, 8, n=n, class_weights="uniform"))
+    )
     assert is_plausible([counts[10], counts[20], counts[40]], [n / 4, n / 4, n / 2])
 
 
@@ -250,7 +252,22 @@ def test_nothing_to_choose_from():
         ({"seed": None}, TypeError, "integer"),
         ({"jitter_px": -1}, TargetError, "jitter_px.*got -1"),
         ({"jitter_px": 0.5}, TargetError, "jitter_px.*got 0.5"),
-        ({"balance": "slide"}, TargetError, "balance must be one of annotation, class, got 'slide'"),
+        ({"choose": "slide"}, TargetError, "choose must be one of annotation, pixel, got 'slide'"),
+        ({"choose": "pixel"}, ValueError, "needs n"),
+        ({"class_weights": "area"}, TargetError, "class_weights must be one of uniform, inverse_frequency"),
+        ({"class_weights": {}}, TargetError, "class_weights is empty"),
+        ({"class_weights": {"tumor": 1}}, TargetError, "did you mean 'tumour'"),
+        ({"class_weights": {"tumour": -1}}, TargetError, "must be a finite number of at least 0, got -1"),
+        ({"class_weights": {"tumour": 0}}, SamplingError, "class_weights is 0 for every class"),
+        (
+            {"class_weights": {"necrosis": 1}},
+            SamplingError,
+            "names class 'necrosis', but there is no annotation",
+        ),
+        ({"slide_weights": "log"}, TargetError, "slide_weights must be one of uniform, area, sqrt_area"),
+        ({"slide_weights": {3: 1}}, TargetError, "leaves out 8 of 9 images, the first is 10"),
+        ({"balance_by": "patient"}, TargetError, "balance_by must be 'group' or None"),
+        ({"balance_by": "group"}, SamplingError, "9 of 9 have none, the first is image 3"),
     ],
 )
 def test_impossible_requests(arguments, error, message):

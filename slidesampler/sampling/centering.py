@@ -1,0 +1,121 @@
+"""Where a window starts that is drawn around a place of an image."""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from typing import NamedTuple
+
+from slidesampler.geometry import start_from_center
+from slidesampler.rng import Draws
+from slidesampler.sampling.windows import WindowSource
+
+__all__ = ["CenteredSource", "Frame", "start_around"]
+
+
+class Frame(NamedTuple):
+    """An image and the windows cut from it; pairs are ``(y, x)``, level-0 pixels."""
+
+    image_id: int
+    #: Of the image.
+    lengths: tuple[int, int]
+    #: Of a window.
+    extents: tuple[int, int]
+
+
+class CenteredSource(WindowSource):
+    """Base of sources that draw windows around places."""
+
+    @cached_property
+    def _ids(self) -> list[int]:
+        return self._images.ids(self.sampler)
+
+    @cached_property
+    def _facts(self) -> list[tuple[tuple[int, int] | None, tuple[float, float] | None]]:
+        """Size and resolution of each image of ``_ids``, None where the manifest leaves them out."""
+        facts = []
+        for record in map(self.sampler.image_record, self._ids):
+            known = record.height is not None and record.width is not None
+            facts.append(((record.height, record.width) if known else None, record.mpp))
+        return facts  # type: ignore[return-value]  # both or none, as ``known`` says
+
+    @cached_property
+    def _frames(self) -> dict[int, Frame]:
+        return {}
+
+    @cached_property
+    def _extents(self) -> dict[tuple[float, float], tuple[int, int]]:
+        return {}
+
+    def _frame(self, image: int) -> Frame:
+        """Return the frame of the image at a position of ``_ids``.
+
+        Found when a window of the image is drawn, once: what the manifest leaves out has to be read from the
+        file, and most processes never see most images.
+        """
+        frame = self._frames.get(image)
+        if frame is None:
+            image_id, (lengths, mpp) = self._ids[image], self._facts[image]
+            frame = Frame(
+                image_id,
+                lengths or self.sampler.image_shape(image_id)[:2],
+                self._extent(image_id, mpp),
+            )
+            self._frames[image] = frame
+        return frame
+
+    def _extent(self, image_id: int, mpp: tuple[float, float] | None) -> tuple[int, int]:
+        # Windows are equally large wherever the resolution is, and everywhere where it does not matter.
+        key = (0.0, 0.0) if self.shape.mpp is None else mpp
+        extent = None if key is None else self._extents.get(key)
+        if extent is None:
+            height, width = self.shape.extents(self.sampler, [image_id])[0].tolist()
+            extent = height, width
+            if key is not None:
+                self._extents[key] = extent
+        return extent
+
+    def _areas(self) -> list[int] | None:
+        """Return the area of each image of ``_ids``; None where the manifest leaves a size out."""
+        sizes = [lengths for lengths, _ in self._facts if lengths is not None]
+        return [height * width for height, width in sizes] if len(sizes) == len(self._facts) else None
+
+
+def start_around(
+    draws: Draws, center: float, length: int, extent: int, jitter: int = 0, allow_border: bool = True
+) -> int:
+    """Return the first pixel, along one axis, of a window around a place.
+
+    Parameters
+    ----------
+    draws : Draws
+        Two numbers are taken, whatever the jitter, so that jitter along y does not change what x gets.
+    center : float
+        Level-0 pixels, in ``[0, length]``.
+    length, extent : int
+        Pixels of the image and of the window.
+    jitter : int
+        The window is moved by a whole number of pixels, uniform in ``[-jitter, jitter]`` cut to what keeps the
+        pixel that holds the centre inside the window.
+    allow_border : bool
+        Whether the window may overhang the image. Where not, it is pushed back into it; where the image is
+        shorter than the window, so that the image lies wholly inside the window.
+
+    Examples
+    --------
+    >>> [start_around(Draws(0), 70.5, 100, 32, allow_border=border) for border in (True, False)]
+    [54, 54]
+    >>> [start_around(Draws(0), 90.5, 100, 32, allow_border=border) for border in (True, False)]
+    [74, 68]
+    >>> start_around(Draws(0), 90.5, 100, 120, allow_border=False)
+    0
+    """
+    # The pixel that holds the centre; a centre on the far edge is held by the last one.
+    held = min(math.floor(center), length - 1)
+    lowest = held - extent + 1
+    start = min(max(start_from_center(center, extent), lowest), held)
+    start = draws.between(max(start - jitter, lowest), min(start + jitter, held))
+    if not allow_border:
+        slack = length - extent
+        start = min(max(start, min(slack, 0)), max(slack, 0))
+    return start
