@@ -26,6 +26,8 @@ from worker processes to the parent.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 __all__ = [
     "BuildError",
     "CacheError",
@@ -138,6 +140,8 @@ class NegativesExhaustedError(SamplingError):
         Says wanted, found and tries.
     wanted, found, tries : int, optional
         The same as numbers.
+    refused : mapping of str to int, optional
+        How many of the tries were refused, by reason.
     """
 
     def __init__(
@@ -147,11 +151,13 @@ class NegativesExhaustedError(SamplingError):
         wanted: int | None = None,
         found: int | None = None,
         tries: int | None = None,
+        refused: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__(message)
         self.wanted = wanted
         self.found = found
         self.tries = tries
+        self.refused = dict(refused or {})
 
 
 class MissingDependencyError(SlideSamplerError, ImportError):

@@ -38,8 +38,8 @@ class ClassCounts(NamedTuple):
 
     @property
     def labels(self) -> int:
-        """How many classes other than the background have at least one pixel."""
-        return int(np.count_nonzero(self.counts[1:]))
+        """How many class indices have at least one pixel, the background among them."""
+        return int(np.count_nonzero(self.counts))
 
 
 def class_counts(

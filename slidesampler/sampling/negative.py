@@ -11,29 +11,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slidesampler.errors import NegativesExhaustedError, SamplingError
+from slidesampler.foreground import ForegroundIndex
 from slidesampler.geometry import Window
-from slidesampler.rng import rng_for
+from slidesampler.rng import Draws
 from slidesampler.sampling.base import SourceSampler
-from slidesampler.sampling.shape import WindowShape, image_sizes
-from slidesampler.sampling.windows import WindowSource, checked_count
+from slidesampler.sampling.categories import Words, foreground_classes
+from slidesampler.sampling.choice import WeightedChoice
+from slidesampler.sampling.draw_record import DrawRecord
+from slidesampler.sampling.negative_images import prove_impossible
+from slidesampler.sampling.negative_rule import NegativeJudge, NegativeLimits
+from slidesampler.sampling.shape import WindowShape
+from slidesampler.sampling.slides import BalanceBy, SlideRule, SlideWeights
+from slidesampler.sampling.windows import WindowSource, checked_count, checked_index
 from slidesampler.target import Target
 
 __all__ = ["NegativeSource"]
 
-#: Masks are looked at in blocks of this side, so that a window of any size costs bounded memory.
-BLOCK_PX = 1024
-
 
 class NegativeSource(WindowSource):
-    """Windows at random places of the images, none of them over a pixel of foreground.
+    """Windows at random places of the tissue, none of them with more foreground than allowed.
 
-    Each window is drawn uniformly: an image with a chance that grows with its area, then a place inside it.
-    It is kept only if no pixel under it has a class: what counts is the *mask*, pixel by pixel at full
-    resolution, so a window inside a huge annotation is never a negative and one inside a hole may be. A window
-    that is read at reduced resolution is also checked as it will be read. Otherwise another one is drawn.
+    Windows are proposed uniformly: a pixel of the tissue is drawn, of all images together, and becomes the
+    middle of the window. A proposal is refused if too many pixels under it have a class: what counts is the
+    *mask*, pixel by pixel at full resolution, so a window inside a huge annotation is never a negative and one
+    inside a hole may be. A window that is read at reduced resolution is also checked as it will be read. What
+    is refused is drawn again, ``max_tries`` times at most.
 
+    *Tissue* is what the tissue mask says, where an image has one, and every valid pixel where it has none.
     *Ignored* pixels (outside the image or its valid region, or under an annotation without category) are
-    neither foreground nor background: a window is drawn again, too, where less than ``min_valid`` is known.
+    neither foreground nor background.
 
     Parameters
     ----------
@@ -44,10 +50,31 @@ class NegativeSource(WindowSource):
         Windows an epoch.
     seed : int
         Same seed, same windows.
-    max_tries : int
-        Draws per window before giving up. Each reads one window of the label layer.
+    max_foreground : float
+        Share of the window's *valid* pixels, 0 to 1, that may be foreground; 0 is no pixel at all.
     min_valid : float
-        Share of a window, 0 to 1, that must be known to be background (not *ignore*).
+        Share of all pixels of a window, 0 to 1, that must be valid (not *ignored*).
+    min_tissue : float
+        Share of all pixels of a window, 0 to 1, that must be tissue.
+    min_distance_px : float
+        No pixel of foreground may be nearer to the window than this, level-0 pixels: from the centre of the
+        pixel to that of the nearest pixel of the window, so that a pixel beside the window is 1 away and 1
+        forbids nothing more than 0 does. Not with ``max_foreground``.
+    negative_categories : str, int or iterable of these, optional
+        Categories that are no foreground: names (of categories, of classes, of supercategories for all below
+        them) or category ids. A class counts as negative as a whole, so a category that is drawn as one class
+        with others must be named with them.
+    slide_weights : {"area", "sqrt_area", "uniform"} or mapping of int to float, optional
+        How likely each image is, see Notes. By pixels of tissue where None.
+    balance_by : {"group"}, optional
+        Give every group (such as a patient) the same share of the windows.
+    allow_border : bool
+        Whether windows may overhang the image. Where not, they are pushed back into it; where the image is
+        shorter than the window, so that the image lies wholly inside the window.
+    max_tries : int
+        Windows looked at before giving up. The foreground index answers for most of them; a try reads one
+        window of the label layer where the labels are like noise, and where a window of reduced resolution is
+        about to be accepted.
     image_ids : iterable of int, optional
         All images where None.
     downsample, mpp : float, optional
@@ -58,16 +85,25 @@ class NegativeSource(WindowSource):
     Raises
     ------
     SamplingError
-        If every image is too small to fill ``min_valid`` of a window.
+        If no image can have a negative window (see :attr:`impossible`), or those that can weigh 0.
     ValueError
-        For ``n`` or ``max_tries`` below 1, or ``min_valid`` outside 0 to 1.
+        For ``n`` or ``max_tries`` below 1, a share outside 0 to 1, a distance below 0, or a distance together
+        with ``max_foreground``.
     TargetError
-        For an image that the manifest has not, or a size that no target takes.
+        For an image, class or category that the manifest has not, or a size that no target takes.
 
     Notes
     -----
-    Windows lie wholly inside the image; along an axis where the image is shorter than the window, the image
-    lies wholly inside the window. The targets have ``kind="negative"``.
+    The middle of a window of ``h`` rows that starts at row ``y`` is row ``y + h // 2``; columns likewise. It is
+    uniform over the tissue; a window that is then pushed back from the border has its middle elsewhere, so the
+    places along the border of an image stand for all middles beyond them.
+
+    Without ``slide_weights`` and ``balance_by`` every try draws its image anew, so that windows are uniform
+    over all places where a negative can be. With either of them the image is drawn once, and all tries are made
+    on it: the images then have exactly the shares that were asked for, however hard it is to find a negative
+    on some of them.
+
+    The targets have ``kind="negative"``.
     """
 
     def __init__(
@@ -77,8 +113,15 @@ class NegativeSource(WindowSource):
         n: int,
         seed: int = 0,
         *,
-        max_tries: int = 1000,
+        max_foreground: float = 0.0,
         min_valid: float = 0.5,
+        min_tissue: float = 0.0,
+        min_distance_px: float = 0.0,
+        negative_categories: Words | None = None,
+        slide_weights: SlideWeights | None = None,
+        balance_by: BalanceBy | None = None,
+        allow_border: bool = False,
+        max_tries: int = 1000,
         image_ids: Iterable[int] | None = None,
         downsample: float | None = None,
         mpp: float | None = None,
@@ -87,99 +130,167 @@ class NegativeSource(WindowSource):
         super().__init__(sampler, WindowShape.of(size, downsample, mpp, how), image_ids)
         if operator.index(max_tries) < 1:
             raise ValueError(f"max_tries must be at least 1, got {max_tries}")
-        if not 0 <= min_valid <= 1:
-            raise ValueError(f"min_valid is a share, 0 to 1, got {min_valid}")
         self.seed = operator.index(seed)
-        self.max_tries = max_tries
-        self.min_valid = min_valid
+        self.max_tries = operator.index(max_tries)
+        self.allow_border = bool(allow_border)
+        negative = set(
+            ()
+            if negative_categories is None
+            else foreground_classes(sampler, negative_categories, "negative_categories")
+        )
+        classes = tuple(index for index in foreground_classes(sampler, None) if index not in negative)
+        self.limits = NegativeLimits(classes, max_foreground, min_valid, min_tissue, min_distance_px)
+        self._each_try_anew = slide_weights is None and balance_by is None
+        ids = self._images.ids(sampler)
+        self._slides = SlideRule(sampler, ids, "area" if slide_weights is None else slide_weights, balance_by)
         self._length = checked_count(n)
         self._check_possible()
 
     def __len__(self) -> int:
         return self._length
 
+    @property
+    def impossible(self) -> dict[int, str]:
+        """Images that cannot have a negative, and why; they are never drawn.
+
+        What is proven from the totals and the counts a cell of the foreground index. An image that is not
+        here may still have no negative, if its foreground is scattered in just the wrong way.
+        """
+        return dict(self._table.impossible)
+
+    def explain(self, epoch: int, index: int) -> tuple[Target, DrawRecord]:
+        """Return the target at ``index`` of an epoch, and how many windows were refused before it, and why.
+
+        The reasons are ``"foreground"``, ``"distance"``, ``"unknown"`` (less than ``min_valid``) and
+        ``"tissue"``. Raises what :meth:`target` raises.
+        """
+        return self._search(operator.index(epoch), checked_index(index, len(self)))
+
     def _draw(self, epoch: int, index: int) -> Target:
-        """Return the first window drawn that is a negative.
+        return self._search(epoch, index)[0]
+
+    def _search(self, epoch: int, index: int) -> tuple[Target, DrawRecord]:
+        """Return the first proposal that is a negative.
 
         Raises
         ------
         NegativesExhaustedError
-            If none of ``max_tries`` windows is one.
+            If none of ``max_tries`` is one.
         """
-        rng = rng_for(self.seed, epoch, index, "negative")
-        refused = {"foreground": 0, "unknown": 0}
-        for _ in range(self.max_tries):
-            image_id, window = self._propose(rng)
+        draws = Draws(self.seed, epoch, index, "negative")
+        table, judge, choice = self._table, self._judge, self._choice
+        image = choice.draw(draws)
+        refused: dict[str, int] = {}
+        for tries in range(1, self.max_tries + 1):
+            if tries > 1 and self._each_try_anew:
+                image = choice.draw(draws)
+            image_id, row, window = table.ids[image], table.rows[image], self._propose(draws, image)
             target = self.shape.target(image_id, window, "negative", index)
-            reason = self._refuse(target, image_id, window)
+            reason = judge.refuse(target, row, image_id, window)
             if reason is None:
-                return target
-            refused[reason] += 1
-        height, width = self.shape.size
-        raise NegativesExhaustedError(
-            f"no window of {height} x {width} without foreground for index {index} of epoch {epoch}: wanted 1, "
-            f"found 0 in {self.max_tries} tries ({refused['foreground']} held foreground, {refused['unknown']} "
-            f"were less than {self.min_valid:.0%} known); use smaller windows, a lower min_valid, more "
-            "max_tries, or images with more background",
+                return target, DrawRecord(tries, refused)
+            refused[reason] = refused.get(reason, 0) + 1
+        raise self._exhausted(epoch, index, None if self._each_try_anew else table.ids[image], refused)
+
+    def _propose(self, draws: Draws, image: int) -> Window:
+        table = self._table
+        height, width = table.extents[image]
+        row = table.rows[image]
+        y, x = table.foreground.place(row, table.foreground.tissue_slot, draws.below(table.tissue[image]))
+        y, x = y - height // 2, x - width // 2
+        if not self.allow_border:
+            slack_y, slack_x = table.slacks[image]
+            y = min(max(y, min(slack_y, 0)), max(slack_y, 0))
+            x = min(max(x, min(slack_x, 0)), max(slack_x, 0))
+        return Window(y, x, height, width)
+
+    def _exhausted(
+        self, epoch: int, index: int, image_id: int | None, refused: Mapping[str, int]
+    ) -> NegativesExhaustedError:
+        limits, (height, width) = self.limits, self.shape.size
+        texts = {
+            "foreground": f"held more than {limits.max_foreground:.0%} foreground"
+            if limits.max_foreground
+            else "held foreground",
+            "distance": f"were less than {limits.min_distance_px:g} pixels from foreground",
+            "unknown": f"were less than {limits.min_valid:.0%} known",
+            "tissue": f"were less than {limits.min_tissue:.0%} tissue",
+        }
+        reasons = ", ".join(f"{refused[name]} {text}" for name, text in texts.items() if refused.get(name))
+        where = "" if image_id is None else f" on image {image_id}"
+        advice = "" if image_id is None else ", or leave the image out (image_ids, or a weight of 0)"
+        return NegativesExhaustedError(
+            f"no window of {height} x {width} without foreground for index {index} of epoch {epoch}{where}: "
+            f"wanted 1, found 0 in {self.max_tries} tries ({reasons}); use smaller windows, a lower min_valid, "
+            f"a higher max_foreground, more max_tries, or images with more background{advice}",
             wanted=1,
             found=0,
             tries=self.max_tries,
+            refused=refused,
         )
 
-    def _propose(self, rng: np.random.Generator) -> tuple[int, Window]:
-        table = self._table
-        image = int(np.searchsorted(table.area_stops, rng.integers(table.area_stops[-1]), side="right"))
-        slack = table.lengths[image] - table.extents[image]
-        y, x = rng.integers(np.minimum(slack, 0), np.maximum(slack, 0) + 1).tolist()
-        height, width = table.extents[image].tolist()
-        return table.ids[image], Window(y, x, height, width)
-
-    def _refuse(self, target: Target, image_id: int, window: Window) -> str | None:
-        """Return why a window is no negative; None where it is one."""
-        ignore = self.sampler.class_map.ignore
-        unknown_allowed = (1 - self.min_valid) * window.height * window.width
-        unknown = 0
-        for block in window.blocks(BLOCK_PX):
-            mask = self.sampler.load_mask(image_id, block)
-            background, ignored = np.count_nonzero(mask == 0), np.count_nonzero(mask == ignore)
-            if background + ignored < mask.size:
-                return "foreground"
-            unknown += int(ignored)
-            if unknown > unknown_allowed:
-                return "unknown"
-        if target.downsample is None and target.mpp is None:
-            return None
-        # A pixel of a reduced mask may show ground just outside the window (the pixel of a label level that
-        # reaches over the edge), and the promise is about what the training loop gets to see.
-        size = self.sampler.resolve(target).size
-        reduced = self.sampler.load_mask(image_id, window, size)
-        return "foreground" if ((reduced != 0) & (reduced != ignore)).any() else None
-
     def _check_possible(self) -> None:
-        if not self._table.area_stops[-1]:
-            largest = self._table.lengths[self._table.best]
+        """Raise unless there is an image to draw from."""
+        table = self._table
+        left = [image_id for image_id in table.ids if image_id not in table.impossible]
+        height, width = self.shape.size
+        if not left:
+            shown = [f"image {image_id}: {reason}" for image_id, reason in list(table.impossible.items())[:3]]
+            more = " ..." if len(table.impossible) > 3 else ""
             raise SamplingError(
-                f"windows of {self.shape.size[0]} x {self.shape.size[1]} output pixels are too large: no image "
-                f"fills {self.min_valid:.0%} of one (the best has {largest[0]} x {largest[1]} level-0 pixels); "
-                "use a smaller size or a lower min_valid"
+                f"none of {len(table.ids)} images can have a negative window of {height} x {width} output "
+                f"pixels ({'; '.join(shown)}{more}); use a smaller size, a lower min_valid or min_tissue, a "
+                "higher max_foreground, or images with background"
+            )
+        if not table.weights.any():
+            raise SamplingError(
+                f"slide_weights is 0 for each of the {len(left)} images that can have a negative window; "
+                f"{len(table.impossible)} others cannot have one"
             )
 
     @cached_property
-    def _table(self) -> _AreaTable:
-        ids = self._images.ids(self.sampler)
-        lengths, extents = image_sizes(self.sampler, ids), self.shape.extents(self.sampler, ids)
-        filled = (np.minimum(lengths, extents) / extents).prod(axis=1)
-        areas = np.where(filled >= self.min_valid, lengths.prod(axis=1), 0)
-        return _AreaTable(ids, lengths, extents, np.cumsum(areas), int(np.argmax(filled)))
+    def _choice(self) -> WeightedChoice:
+        return WeightedChoice(self._table.weights, "image")
+
+    @cached_property
+    def _judge(self) -> NegativeJudge:
+        return NegativeJudge(self.sampler, self._table.foreground, self.limits)
+
+    @cached_property
+    def _table(self) -> _ImageTable:
+        ids, index = self._images.ids(self.sampler), self.sampler.foreground
+        rows = np.array([index.row(image_id) for image_id in ids], np.int64)
+        extents = self.shape.extents(self.sampler, ids)
+        tissue = index.pixels[rows, index.tissue_slot]
+        impossible = prove_impossible(index, rows, extents, self.limits, allow_border=self.allow_border)
+        possible = np.ones(len(ids), np.bool_)
+        possible[list(impossible)] = False
+        weights = self._slides.weigh(self.sampler, ids, areas=tissue, possible=possible)
+        return _ImageTable(
+            ids=ids,
+            foreground=index,
+            rows=rows.tolist(),
+            extents=extents.tolist(),
+            slacks=(index.sizes[rows] - extents).tolist(),
+            tissue=tissue.tolist(),
+            weights=weights,
+            impossible={ids[at]: impossible[at] for at in sorted(impossible)},
+        )
 
 
-class _AreaTable(NamedTuple):
-    """Per image; pairs are ``(y, x)``, level-0 pixels."""
+class _ImageTable(NamedTuple):
+    """Per image, in the order of ``ids``; pairs are ``(y, x)``, level-0 pixels."""
 
     ids: list[int]
-    lengths: NDArray[np.int64]
-    extents: NDArray[np.int64]
-    #: Cumulative area in square pixels; an image too small for the windows adds nothing.
-    area_stops: NDArray[np.int64]
-    #: Position of the image that fills the most of a window.
-    best: int
+    foreground: ForegroundIndex
+    #: Of the foreground index.
+    rows: list[int]
+    #: Of a window.
+    extents: list[list[int]]
+    #: What the image is longer than the window; negative where it is shorter.
+    slacks: list[list[int]]
+    #: Pixels of tissue.
+    tissue: list[int]
+    weights: NDArray[np.float64]
+    #: By image id.
+    impossible: dict[int, str]
