@@ -31,6 +31,7 @@ FLOORS: tuple[dict[str, str], ...] = (
     {"cache": "cache"},
     {"sampling": "sampling"},
     {
+        "foregrounds": "sampler",
         "layers": "sampler",
         "pixels": "sampler",
         "resolve": "sampler",
@@ -54,6 +55,7 @@ GATES: dict[str, tuple[str, ...]] = {
     "openslide": ("slidesampler.readers.openslide",),
     "osgeo": ("slidesampler.readers.gdal", "slidesampler.readers._gdal_", "slidesampler.cache.gdal_write"),
     "osgeo_utils": ("slidesampler.cache.cog_check",),
+    "PIL": ("slidesampler.report",),
     "pytest": ("slidesampler.testing",),
     "rich": ("slidesampler.cli",),
     "shapely": ("slidesampler.annotations",),
@@ -63,7 +65,7 @@ GATES: dict[str, tuple[str, ...]] = {
 }
 
 #: Import names that are not the name of their distribution, and GDAL, which is no dependency on purpose.
-DISTRIBUTIONS = {"cv2": "opencv-python-headless", "openslide": "openslide-python"}
+DISTRIBUTIONS = {"PIL": "pillow", "cv2": "opencv-python-headless", "openslide": "openslide-python"}
 UNDECLARED = {"osgeo", "osgeo_utils"}
 
 #: What a file may have; longer ones need a reason here.

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from slidesampler.report.contact_sheet import contact_sheet
+from slidesampler.report.html_report import ReportFiles, write_report
 
-__all__ = ["contact_sheet"]
+__all__ = ["ReportFiles", "contact_sheet", "write_report"]

@@ -18,8 +18,9 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from slidesampler.models import ClassMap, Sample
+from slidesampler.report.png import DPI, missing_glyphs_allowed, one_line
 
-__all__ = ["class_colors", "contact_sheet", "mask_edges"]
+__all__ = ["class_colors", "contact_sheet", "display_pixels", "mask_edges"]
 
 #: Colours that stand out from pink and purple tissue, from green land and from grey microscopy, and from each
 #: other; class 1 has the first one. After the last they begin again.
@@ -37,8 +38,8 @@ PALETTE = (
 )
 #: Of pixels that say nothing.
 IGNORE_COLOR = "#9a9a9a"
-#: Width of a panel, inches, and dots an inch.
-PANEL_INCHES, DPI = 2.3, 110
+#: Width of a panel.
+PANEL_INCHES = 2.3
 
 
 def contact_sheet(
@@ -103,12 +104,13 @@ def contact_sheet(
     for number, sample in enumerate(panels):
         _draw_panel(figure.add_subplot(grid[divmod(number, columns)]), sample, class_map)
     if title:
-        figure.text(0.5, 1 - 0.12 / height, title, ha="center", va="top", fontsize=13)
+        figure.text(0.5, 1 - 0.12 / height, title, ha="center", va="top", fontsize=13, parse_math=False)
     _draw_legend(figure, panels, class_map)
     path = Path(path)
     partial = path.with_name(f"{path.stem}.partial{path.suffix}")
     try:
-        FigureCanvasAgg(figure).print_figure(partial, dpi=DPI, facecolor="white")
+        with missing_glyphs_allowed():
+            FigureCanvasAgg(figure).print_figure(partial, dpi=DPI, facecolor="white")
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
@@ -174,7 +176,7 @@ def _frames(sample: Sample) -> list[Sample]:
 
 def _draw_panel(axes: Axes, sample: Sample, class_map: ClassMap) -> None:
     height, width = sample.image.shape[:2]
-    axes.imshow(_displayed(sample), extent=(0, width, height, 0), interpolation="antialiased")
+    axes.imshow(display_pixels(sample), extent=(0, width, height, 0), interpolation="antialiased")
     if sample.mask is not None:
         colors = class_colors(class_map)
         veil = np.zeros((height, width, 4), np.float32)
@@ -191,7 +193,7 @@ def _draw_panel(axes: Axes, sample: Sample, class_map: ClassMap) -> None:
             )
         )
     axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
-    axes.set_title(_caption(sample), fontsize=7, pad=2.5)
+    axes.set_title(one_line(_caption(sample), 60), fontsize=7, pad=2.5, parse_math=False)
 
 
 def _caption(sample: Sample) -> str:
@@ -204,8 +206,8 @@ def _caption(sample: Sample) -> str:
     return "  ".join(words)
 
 
-def _displayed(sample: Sample) -> NDArray[np.uint8]:
-    """Return the pixels of a panel as 8-bit RGB."""
+def display_pixels(sample: Sample) -> NDArray[np.uint8]:
+    """Return the pixels of a sample as a picture shows them, 8-bit RGB ``(H, W, 3)``."""
     image = sample.image[..., :3] if sample.image.shape[-1] >= 3 else sample.image[..., :1]
     if image.dtype != np.uint8:
         real = image[sample.valid] if sample.valid.any() else image.reshape(-1, image.shape[-1])
@@ -224,11 +226,18 @@ def _draw_legend(figure: Figure, panels: list[Sample], class_map: ClassMap) -> N
             [],
             color=color,
             linewidth=5,
-            label="ignored" if index == class_map.ignore else class_map.names[index],
+            label=str(index),
         )
         for index, color in class_colors(class_map).items()
         if index in present
     ]
-    if handles:
-        legend = figure.legend(handles=handles, loc="lower center", ncols=min(6, len(handles)), fontsize=10)
-        legend.get_frame().set(facecolor="#dddddd", edgecolor="none")
+    if not handles:
+        return
+    legend = figure.legend(handles=handles, loc="lower center", ncols=min(6, len(handles)), fontsize=10)
+    legend.get_frame().set(facecolor="#dddddd", edgecolor="none")
+    for text in legend.get_texts():
+        # Written here: a label that begins with an underscore would be left out, and one between dollar signs
+        # set as a formula.
+        index = int(text.get_text())
+        text.set(text="ignored" if index == class_map.ignore else one_line(class_map.names[index]))
+        text.set_parse_math(False)

@@ -1,0 +1,72 @@
+"""Figures as PNG: drawn without a screen, small enough to be embedded."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image, ImageColor
+
+__all__ = ["COLORS", "DPI", "missing_glyphs_allowed", "one_line", "to_png", "to_small_png"]
+
+#: Dots an inch of every figure of a report.
+DPI = 110
+#: A palette of this many colours holds tissue and text, in half the bytes.
+COLORS = 256
+
+
+def to_png(figure: Figure) -> bytes:
+    """Return a figure as a PNG."""
+    canvas = FigureCanvasAgg(figure)
+    with missing_glyphs_allowed():
+        canvas.draw()
+    return _encoded(Image.frombuffer("RGBA", canvas.get_width_height(), canvas.buffer_rgba()).convert("RGB"))
+
+
+def to_small_png(path: Path, exact: Sequence[str] = ()) -> bytes:
+    """Return a picture's file as a PNG of at most :data:`COLORS` colours.
+
+    Parameters
+    ----------
+    path : Path
+    exact : sequence of str
+        Colours, ``"#rrggbb"``, that are kept as they are, however few pixels have them: those of a legend.
+    """
+    with Image.open(path) as picture:
+        flat = picture.convert("RGB")
+    kept = [channel for color in exact for channel in ImageColor.getrgb(color)]
+    found = flat.quantize(COLORS - len(exact), method=Image.Quantize.MEDIANCUT).getpalette()
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([*kept, *(found or [])][: 3 * COLORS])
+    return _encoded(flat.quantize(palette=palette, dither=Image.Dither.NONE))
+
+
+@contextlib.contextmanager
+def missing_glyphs_allowed() -> Iterator[None]:
+    """Draw a name in a script that the font lacks as boxes, without a warning for each letter."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"Glyph .* missing from", category=UserWarning)
+        yield
+
+
+def one_line(text: str, longest: int = 40) -> str:
+    r"""Return a name as a figure can hold it: one line, printable, cut off where it is long.
+
+    Examples
+    --------
+    >>> one_line("a\nb"), one_line("slide-0001", 8)
+    ('a b', 'slide-0…')
+    """
+    line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    return line if len(line) <= longest else line[: longest - 1] + "…"
+
+
+def _encoded(picture: Image.Image) -> bytes:
+    stream = io.BytesIO()
+    picture.save(stream, "PNG", optimize=True)
+    return stream.getvalue()
