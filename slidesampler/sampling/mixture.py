@@ -108,7 +108,8 @@ class MixtureSource:
         weights = [1] * len(self.sources) if weights is None else list(weights)
         if len(weights) != len(self.sources) or not self.sources:
             raise TargetError(
-                f"a mixture takes one weight a source: {len(self.sources)} and {len(weights)} given"
+                "a mixture takes at least one source, and one weight a source; "
+                f"got {len(self.sources)} sources and {len(weights)} weights"
             )
         self.quota = Quota(weights)
         self.seed = operator.index(seed)

@@ -363,8 +363,9 @@ def _batch_of(batch_size: int | None, own: int | None, world_size: int) -> int |
             f"source with batch_size={size}, or give keep_batches=False to do without"
         )
     if size % world_size:
+        near = sorted({size - size % world_size, size + -size % world_size} - {0})
         raise ValueError(
             f"a global batch of {size} cannot be dealt out evenly to {world_size} ranks; take "
-            f"{size - size % world_size or world_size} or {size + -size % world_size}"
+            + " or ".join(map(str, near))
         )
     return size
