@@ -81,6 +81,8 @@ class ImageRecord:
     video_id, frame_index : int or None
     group : str or None
         The manifest's ``group`` or ``patient``, for splits.
+    tissue : Asset or None
+        A mask of the tissue (non-zero = tissue), of any resolution.
     """
 
     image_id: int
@@ -94,6 +96,7 @@ class ImageRecord:
     video_id: int | None = None
     frame_index: int | None = None
     group: str | None = None
+    tissue: Asset | None = None
 
     @property
     def channels(self) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,7 +21,8 @@ from slidesampler.cache import (
     plan_build,
 )
 from slidesampler.errors import CacheMissError, ReadError, TargetError
-from slidesampler.foreground import ForegroundIndex, IndexColumns, index_image
+from slidesampler.foreground import ForegroundIndex
+from slidesampler.foregrounds import ForegroundFinder
 from slidesampler.geometry import Window
 from slidesampler.layers import Layers
 from slidesampler.manifest import Manifest
@@ -180,18 +181,15 @@ class Sampler:
 
     @cached_property
     def foreground(self) -> ForegroundIndex:
-        """Where the classes of every image are; rows are in the order of ``image_ids``."""
-        classes = self.class_map
-        images = [
-            index_image(
-                partial(self.load_mask, image_id),
-                self.image_shape(image_id)[:2],
-                len(classes.names),
-                classes.ignore,
-            )
-            for image_id in self.image_ids
-        ]
-        return ForegroundIndex(IndexColumns.join(self.image_ids, images))
+        """Where the classes of every image are; rows are in the order of ``image_ids``.
+
+        Opened where a build has left it. Made from the masks where there is none, which takes as long as to
+        read them all, and kept for the next time where it can be.
+        """
+        store = None if self.workdir is None else self._store()
+        return ForegroundFinder(
+            self.manifest, self._pool, self._sources, store, self.label_spec, self.load_mask
+        ).find()
 
     def image_record(self, image_id: int) -> ImageRecord:
         """Return what the manifest says of an image."""
@@ -311,6 +309,7 @@ class Sampler:
         """Forget what was looked up in the cache, so that entries built since are found."""
         self._pool.close()
         self._sources.clear()
+        self.__dict__.pop("foreground", None)
 
     def close(self) -> None:
         """Close all files. The sampler can still be used: they are opened again at need."""
@@ -319,7 +318,7 @@ class Sampler:
     def _store(self) -> CacheStore:
         if self.workdir is None:
             raise ValueError("this sampler has no cache: say where it is with Sampler(..., workdir=)")
-        return CacheStore(self.workdir, manifest_path=self._manifest_path)
+        return CacheStore(self.workdir, manifest_path=self._manifest_path, label_spec=self.label_spec)
 
     # Resolving --------------------------------------------------------------------------------------------
 

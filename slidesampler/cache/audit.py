@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from slidesampler.cache.entry_json import ENTRY_FILE, load_entry, recorded_stamps
 from slidesampler.cache.fingerprint import hash_file
+from slidesampler.cache.label_index import INDEX_ROLE, check_index
 from slidesampler.cache.publish import LOCK_FILE, debris_of, discard_entry, entry_lock, remove_entry
 from slidesampler.cache.rebuild import label_folder_now, rebuild_entry
 from slidesampler.cache.store import CacheStore, check_files, check_source
@@ -169,6 +170,9 @@ def _damage(entry: CacheEntry) -> str:
         return str(error)
     for role in entry.files if entry.kind == "labels" else ("",):
         try:
+            if role == INDEX_ROLE:
+                check_index(entry)
+                continue
             with closing(open_reader(spec_for_entry(entry, role))) as reader:
                 shape, levels = reader.shape, reader.levels
         except OSError as error:

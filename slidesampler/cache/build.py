@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 
+from slidesampler.cache.collect import refresh_catalog
 from slidesampler.cache.executors import Executor, ProcessExecutor, SerialExecutor
 from slidesampler.cache.plan import BuildPlan, PlanRow, plan_build
 from slidesampler.cache.progress import Progress, SilentProgress
@@ -96,6 +97,8 @@ def build(
             for row in results:
                 rows[row.image_id, row.what] = row
                 progress.finished(row)
+    if spec.labels or spec.instances:
+        refresh_catalog(manifest, store, spec.label_spec)
     ordered = tuple(rows[row.image_id, row.what] for row in plan)
     return BuildReport(ordered, str(store.workdir), plan.spec.backend, time.perf_counter() - begin)
 

@@ -255,6 +255,7 @@ def record_to_dict(record: ImageRecord) -> dict[str, Any]:
         "width": record.width,
         "labels": asset(record.labels),
         "valid": asset(record.valid),
+        "tissue": asset(record.tissue),
     }
 
 
@@ -281,6 +282,8 @@ def record_from_dict(values: Mapping[str, Any]) -> ImageRecord:
         width=optional("width", _positive),
         labels=optional("labels", asset),
         valid=optional("valid", asset),
+        # Records of before there were tissue masks do not say.
+        tissue=optional("tissue", asset) if "tissue" in values else None,
     )
 
 
@@ -307,7 +310,7 @@ def class_map_from_dict(values: Mapping[str, Any]) -> ClassMap:
 def label_spec_from_dict(values: Mapping[str, Any]) -> LabelSpec:
     """Return the label spec that ``key.label_spec_dict`` gave; ``KeyError`` or ``ValueError`` otherwise."""
     overlap: Any = _get(values, "overlap", str)
-    tissue: Any = _get(values, "tissue", str)
+    tissue: Any = _get(values, "tissue", str) if "tissue" in values else "auto"
     radius = values["keypoint_radius_px"]
     if type(radius) not in (int, float):
         raise ValueError(f"keypoint_radius_px is {radius!r}")

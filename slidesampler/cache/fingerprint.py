@@ -112,7 +112,7 @@ def canonical_name(name: str) -> str:
 
 def source_assets(record: ImageRecord, what: str) -> tuple[Asset, ...]:
     """Return the assets that an entry is built from; ``what`` is ``"image"`` or ``"labels"``."""
-    extra = (record.valid,) if what == "image" else (record.valid, record.labels)
+    extra = (record.valid,) if what == "image" else (record.valid, record.labels, record.tissue)
     return record.assets + tuple(asset for asset in extra if asset is not None)
 
 

@@ -22,6 +22,7 @@ from slidesampler.models import ClassMap, ImageRecord, LabelSpec
 
 __all__ = [
     "FORMAT_VERSION",
+    "catalog_folder_name",
     "entry_key",
     "image_folder_name",
     "label_folder_name",
@@ -32,6 +33,8 @@ __all__ = [
 
 #: Of everything under a workdir. Entries of another version lie in other folders and are never read.
 FORMAT_VERSION = 1
+#: Of catalogs of foreground indices.
+CATALOG_VERSION = 1
 #: Longest readable part of a folder's name.
 STEM_LENGTH = 48
 
@@ -81,9 +84,29 @@ def label_folder_name(
     """
     names = [canonical_name(asset.path) for asset in source_assets(record, "labels")]
     roles = [record.valid is not None, record.labels is not None]
+    if record.tissue is not None:
+        roles.append(True)
     classes = [list(class_map.names), sorted(class_map.category_to_index.items())]
-    value = [names, roles, annots_digest, classes, label_spec_dict(label_spec), FORMAT_VERSION]
+    spec = label_spec_dict(label_spec)
+    if spec["tissue"] == "auto":
+        # Layers of before there were tissue masks keep their folder, and are built again in it.
+        del spec["tissue"]
+    value = [names, roles, annots_digest, classes, spec, FORMAT_VERSION]
     return f"{_stem(record)}-{_hash(value, 16)}"
+
+
+def catalog_folder_name(digest: str, label_spec: LabelSpec, place: str = "") -> str:
+    """Return 32 hexadecimal digits: others for another manifest, label spec or version.
+
+    Parameters
+    ----------
+    digest : str
+        Of the manifest.
+    label_spec : LabelSpec
+    place : str
+        What else must make two of them different.
+    """
+    return _hash([digest, label_spec_dict(label_spec), place, CATALOG_VERSION, FORMAT_VERSION], 32)
 
 
 def entry_key(folder: str, stamps: Iterable[FileStamp]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ from slidesampler.cache.publish import checksum_files, new_generation, publish_e
 from slidesampler.cache.spec import WrittenFiles
 from slidesampler.cache.store import CacheStore
 from slidesampler.cache.task import EntryTask
-from slidesampler.errors import BuildError, CacheError, ReadError
+from slidesampler.errors import BuildError, CacheError, ReadError, SourceMissingError
+from slidesampler.foreground import image_tissue
 from slidesampler.manifest import check_size, naming_image
 from slidesampler.models import CacheEntry
 from slidesampler.readers import (
@@ -157,6 +159,7 @@ def _fill_image(
 def _fill_labels(
     task: EntryTask, source: Reader, entry: CacheEntry, folder: Path, advanced: Callable[[int], None]
 ) -> CacheEntry:
+    from slidesampler.cache.label_index import INDEX_ROLE, write_index
     from slidesampler.cache.verify import verify_labels
     from slidesampler.cache.write_labels import LabelSource, write_labels
 
@@ -179,12 +182,28 @@ def _fill_labels(
             threads=task.threads,
             advance=advanced,
         )
-        entry = _with_files(entry, folder, written)
         layer = LabelSource(size, shapes, class_map, label_spec, base=base, valid=valid)
-        for role in entry.files:
-            with closing(open_reader(spec_for_entry(entry, role))) as built:
+        for role, name in written.files.items():
+            with closing(open_reader(ReaderSpec("cog", str(folder / name)))) as built:
                 verify_labels(layer, built, seed=0, instances=role == "instances")
-    return entry
+        tissue = image_tissue(task.record, label_spec, size, partial(_open_colours, task))
+        with closing(open_reader(ReaderSpec("cog", str(folder / written.files["labels"])))) as built:
+            index = write_index(folder, built, class_map, tissue)
+    return _with_files(entry, folder, replace(written, files={**written.files, INDEX_ROLE: index}))
+
+
+@contextmanager
+def _open_colours(task: EntryTask) -> Iterator[Reader]:
+    """Open what tissue is found in: the source where it is there, so that it is the same whatever was built."""
+    try:
+        reader = open_reader(_source_spec(task))
+    except SourceMissingError:
+        built = _open_built(task)
+        if built is None:
+            raise
+        reader = built
+    with closing(reader):
+        yield reader
 
 
 def _with_files(entry: CacheEntry, folder: Path, written: WrittenFiles) -> CacheEntry:

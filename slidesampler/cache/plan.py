@@ -130,7 +130,7 @@ def plan_build(
         records = [record for record in manifest.records() if record.image_id in wanted]
     rows = []
     for record in records:
-        for what in what_to_build(manifest, record, spec):
+        for what in what_to_build(spec):
             if what == "image":
                 folder = store.image_folder(record, spec)
             else:
@@ -139,11 +139,13 @@ def plan_build(
     return BuildPlan(tuple(rows), spec, str(store.workdir))
 
 
-def what_to_build(manifest: Manifest, record: ImageRecord, spec: BuildSpec) -> tuple[What, ...]:
-    """Return which entries an image gets: labels where asked, and there are annotations or a raster."""
-    asked = spec.labels or spec.instances
-    has_labels = record.labels is not None or len(manifest.shapes_of(record.image_id)) > 0
-    return ("image", "labels") if asked and has_labels else ("image",)
+def what_to_build(spec: BuildSpec) -> tuple[What, ...]:
+    """Return which entries an image gets.
+
+    Where labels are asked for, an image without annotations gets them too: a normal slide is all background,
+    and negatives are chosen from its tissue.
+    """
+    return ("image", "labels") if spec.labels or spec.instances else ("image",)
 
 
 def plan_entry(record: ImageRecord, what: What, folder: Path, spec: BuildSpec, *, force: bool) -> PlanRow:
@@ -188,6 +190,8 @@ def _usable(folder: Path, what: What, spec: BuildSpec) -> tuple[CacheEntry | Non
         return None, f"stale: {state.detail}"
     if what == "labels" and spec.instances and "instances" not in entry.files:
         return None, "an instance layer was asked for and the entry has none"
+    if what == "labels" and "index" not in entry.files:
+        return None, "a foreground index was asked for and the entry has none"
     if what == "image" and spec.full_hash and not _has_full_hash(entry):
         return None, "a hash of the whole source was asked for and the entry has none"
     if state.status == "gone":

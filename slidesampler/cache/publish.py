@@ -38,6 +38,8 @@ __all__ = [
     "new_generation",
     "publish_entry",
     "remove_entry",
+    "remove_folder",
+    "sync",
     "write_atomically",
 ]
 
@@ -162,14 +164,14 @@ def publish_entry(entry: CacheEntry, generation: Generation | None) -> None:
     folder = Path(entry.folder)
     if generation is not None:
         for item in generation.partial.iterdir():
-            _sync(item)
-        _sync(generation.partial)
+            sync(item)
+        sync(generation.partial)
         generation.partial.rename(generation.final)
-        _sync(folder)
+        sync(folder)
     write_atomically(folder / ENTRY_FILE, serialize_entry(entry))
     # The folders themselves are new: their names in their parents must be on the disk too.
-    _sync(folder.parent)
-    _sync(folder.parent.parent)
+    sync(folder.parent)
+    sync(folder.parent.parent)
     # The entry is published: an old generation that cannot be removed now is debris for the next build.
     with suppress(OSError):
         clean_entry(folder)
@@ -188,10 +190,11 @@ def write_atomically(path: Path, text: str) -> None:
         with suppress(OSError):
             temporary.unlink()
         raise
-    _sync(path.parent)
+    sync(path.parent)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Return when a file, or the names in a folder, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -240,7 +243,7 @@ def discard_entry(folder: Path) -> None:
     """
     clean_entry(folder)
     if not (folder / ENTRY_FILE).exists():
-        _remove_folder(folder)
+        remove_folder(folder)
 
 
 def remove_entry(folder: Path) -> None:
@@ -253,7 +256,7 @@ def remove_entry(folder: Path) -> None:
     for item in list(folder.iterdir()):
         if item.name != LOCK_FILE:
             _remove(item)
-    _remove_folder(folder)
+    remove_folder(folder)
 
 
 def _remove(path: Path) -> None:
@@ -263,7 +266,8 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _remove_folder(folder: Path) -> None:
+def remove_folder(folder: Path) -> None:
+    """Remove a folder that holds nothing but its lock, which guards nothing any more then."""
     (folder / LOCK_FILE).unlink(missing_ok=True)
     # Another process may have made a new lock in it already, and the folder above holds other variants.
     with suppress(OSError):

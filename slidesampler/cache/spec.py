@@ -37,7 +37,7 @@ class BuildSpec:
     tile : int
         Tile size of a COG, pixels: 128, 256 or 512. npy has no tiles.
     labels : bool
-        Whether label layers are written for images that have annotations or a ``labels`` asset.
+        Whether a label layer is written for every image, with its foreground index.
     instances : bool
         Whether instance layers are written beside them.
     label_spec : LabelSpec
@@ -124,7 +124,8 @@ class WrittenFiles:
     ----------
     files : mapping of str to str
         Role to file name within the folder. cog: ``image``. npy: ``image``, ``level1`` ..., and, where some
-        pixel is invalid, ``valid``, ``valid.level1`` .... Labels: ``labels`` and, when asked, ``instances``.
+        pixel is invalid, ``valid``, ``valid.level1`` .... Labels: ``labels``, when asked ``instances``, and
+        ``index`` (what :func:`slidesampler.foreground.index_image` makes of the layer).
     shape : (int, int, int)
         ``(H, W, C)`` of level 0.
     dtype : str

@@ -112,12 +112,19 @@ class CacheStore:
     manifest_path : str or path, optional
         Of the manifest that is built or read: recorded with label layers, and named in the commands that error
         messages give.
+    label_spec : LabelSpec, optional
+        What those commands are to build label layers with, where nothing else is said.
     """
 
     def __init__(
-        self, workdir: str | os.PathLike[str], *, manifest_path: str | os.PathLike[str] | None = None
+        self,
+        workdir: str | os.PathLike[str],
+        *,
+        manifest_path: str | os.PathLike[str] | None = None,
+        label_spec: LabelSpec | None = None,
     ) -> None:
         self.workdir = Path(workdir).absolute()
+        self.label_spec = label_spec or LabelSpec()
         self.manifest_path = None if manifest_path is None else str(Path(manifest_path).absolute())
 
     def __repr__(self) -> str:
@@ -217,7 +224,7 @@ class CacheStore:
         self,
         manifest: AnnotationTable,
         record: ImageRecord,
-        shape: tuple[int, int],
+        shape: tuple[int, int] | None,
         label_spec: LabelSpec,
         *,
         instances: bool = False,
@@ -228,8 +235,8 @@ class CacheStore:
         ----------
         manifest : Manifest
         record : ImageRecord
-        shape : (int, int)
-            ``(H, W)`` of the image.
+        shape : (int, int) or None
+            ``(H, W)`` of the image; compared with the layer's where it is known.
         label_spec : LabelSpec
         instances : bool
             Whether an instance layer must be there too.
@@ -239,7 +246,7 @@ class CacheStore:
         CacheMissError, StaleEntryError, CorruptEntryError, CacheError
             As :meth:`find_image` does.
         """
-        command = self.build_command(record, "cog", instances=instances, overlap=label_spec.overlap)
+        command = self.build_command(record, "cog", instances=instances, label_spec=label_spec)
         folder = self.label_folder(manifest, record, label_spec)
         try:
             entry = load_entry(folder)
@@ -253,7 +260,7 @@ class CacheStore:
                 f"image {record.image_id} ({record.name}) has no {what} of these annotations in {self.workdir}"
                 f"; build it:\n{command}"
             )
-        if entry.shape[:2] != shape:
+        if shape is not None and entry.shape[:2] != shape:
             raise StaleEntryError(
                 f"{folder} is of {entry.shape[0]} x {entry.shape[1]} pixels, the image has {shape[0]} x "
                 f"{shape[1]}; build it again:\n{command}"
@@ -286,7 +293,7 @@ class CacheStore:
         codec: str | None = None,
         tile: int | None = None,
         instances: bool = False,
-        overlap: str = "last",
+        label_spec: LabelSpec | None = None,
     ) -> str:
         """Return the shell command that builds an image into this cache."""
         words = ["slidesampler", "build", self.manifest_path or "MANIFEST", "--workdir", str(self.workdir)]
@@ -297,8 +304,11 @@ class CacheStore:
             words += ["--tile", str(tile)]
         if instances:
             words.append("--instances")
-        if overlap != "last":
-            words += ["--overlap", overlap]
+        label_spec = label_spec or self.label_spec
+        if label_spec.overlap != "last":
+            words += ["--overlap", label_spec.overlap]
+        if label_spec.tissue != "auto":
+            words += ["--tissue", label_spec.tissue]
         # One word, so that a negative id is not taken for an option.
         words.append(f"--only-images={record.image_id}")
         return shlex.join(words)

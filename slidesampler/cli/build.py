@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from slidesampler.cache import BuildPlan, BuildReport, Progress
     from slidesampler.manifest import Manifest
 
-__all__ = ["EXAMPLES", "Backend", "Codec", "Overlap", "Tile", "build", "parse_ids"]
+__all__ = ["EXAMPLES", "Backend", "Codec", "Overlap", "Tile", "Tissue", "build", "parse_ids"]
 
 EXAMPLES = (
     "\b\nExamples:\n"
@@ -65,6 +65,15 @@ class Overlap(enum.StrEnum):
     CLASS = "class"
 
 
+class Tissue(enum.StrEnum):
+    """Where an image counts as tissue."""
+
+    AUTO = "auto"
+    OTSU = "otsu"
+    MASK = "mask"
+    NONE = "none"
+
+
 def build(
     manifest: Annotated[
         Path, typer.Argument(metavar="MANIFEST", help="A kwcoco file.", exists=True, dir_okay=False)
@@ -94,7 +103,7 @@ def build(
         typer.Option(help="Image ids, separated by commas; can be given again.", metavar="IDS"),
     ] = None,
     labels: Annotated[
-        bool, typer.Option("--labels/--no-labels", help="Write label layers for images that have annotations.")
+        bool, typer.Option("--labels/--no-labels", help="Write label layers, and where the classes are.")
     ] = True,
     instances: Annotated[
         bool, typer.Option("--instances/--no-instances", help="Write instance layers beside them.")
@@ -102,6 +111,13 @@ def build(
     overlap: Annotated[
         Overlap, typer.Option(help="Which annotation wins where several lie over a pixel.")
     ] = Overlap.LAST,
+    tissue: Annotated[
+        Tissue,
+        typer.Option(
+            help="Where negatives are looked for. otsu: found from the colours; mask: the manifest's 'tissue' "
+            "asset; none: everywhere; auto: the mask where there is one, else everywhere."
+        ),
+    ] = Tissue.AUTO,
     full_hash: Annotated[
         bool,
         typer.Option("--full-hash", help="Remember a hash of each whole source, so that any edit is found."),
@@ -116,7 +132,7 @@ def build(
 ) -> None:
     """Build the cache that windows are read from.
 
-    One entry an image, and a label layer where there are annotations. What is there and up to date is left
+    One entry an image, and its label layer with an index of where the classes are. What is there and up to date is left
     alone, so an interrupted build is taken up where it stopped. An image that cannot be built is reported and
     does not stop the others; the exit code is then 1.
     """
@@ -134,7 +150,7 @@ def build(
         tile=int(tile.value),
         labels=labels,
         instances=instances,
-        label_spec=LabelSpec(overlap=overlap.value),
+        label_spec=LabelSpec(overlap=overlap.value, tissue=tissue.value),
         full_hash=full_hash,
     )
     table = Manifest.load(manifest)

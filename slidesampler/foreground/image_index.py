@@ -37,15 +37,22 @@ class TissueMask:
     mask: NDArray[np.bool_]
     downsample: int
 
+    def pixels(self, window: Window) -> NDArray[np.bool_]:
+        """Return the mask of a window inside the image at full resolution, ``(h, w)``."""
+        rows = np.arange(window.y, window.y1) // self.downsample
+        columns = np.arange(window.x, window.x1) // self.downsample
+        pixels: NDArray[np.bool_] = self.mask[np.ix_(rows, columns)]
+        return pixels
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageIndex:
     """Counts and rectangles of the pixels of one image, by slot and cell.
 
     A *slot* is something pixels are counted for: slot 0 the valid pixels (those whose label is not *ignore*),
-    slot ``c`` the class of index ``c >= 1``, slot ``n_classes`` the tissue. An *entry* is a slot in a cell
-    where it has pixels. Its rectangles are disjoint and make up exactly its pixels; only a cell of more than
-    one rectangle per 16 pixels, which is noise, keeps a part of them.
+    slot ``c`` the class of index ``c >= 1``, slot ``n_classes`` the valid tissue. An *entry* is a slot in a
+    cell where it has pixels. Its rectangles are disjoint and make up exactly its pixels; only a cell of more
+    than one rectangle per 16 pixels, which is noise, keeps a part of them.
 
     Parameters
     ----------
@@ -165,7 +172,7 @@ def index_image(
     ignore : int
         Class index of pixels that are not valid.
     tissue : TissueMask, optional
-        Tissue is what is valid where None.
+        Tissue is what of it is valid; all that is valid where None.
 
     Notes
     -----
@@ -174,6 +181,8 @@ def index_image(
     """
     height, width = shape
     cell = cell_size(height, width)
+    if tissue is not None:
+        _check_tissue(tissue, shape, cell)
     builder = _Builder(height, width, cell)
     ignored = 0
     columns = max(1, _BLOCK_PIXELS // cell**2) * cell
@@ -182,7 +191,7 @@ def index_image(
             window = Window(y, x, min(cell, height - y), min(columns, width - x))
             labels = read(window)
             if labels.any():
-                ignored += _add_block(builder, labels, window, ignore)
+                ignored += _add_block(builder, labels, window, ignore, tissue, n_classes)
     if ignored:
         builder.add_whole_valid_cells()
     if tissue is not None:
@@ -190,7 +199,14 @@ def index_image(
     return builder.finish(n_classes, all_valid=not ignored, has_tissue=tissue is not None)
 
 
-def _add_block(builder: _Builder, labels: NDArray[Any], window: Window, ignore: int) -> int:
+def _add_block(
+    builder: _Builder,
+    labels: NDArray[Any],
+    window: Window,
+    ignore: int,
+    tissue: TissueMask | None,
+    tissue_slot: int,
+) -> int:
     """Add the classes of a block, and of its cells that are valid in part what is; return what is not."""
     builder.add(strip_rectangles(labels, builder.cell, (0, ignore)), window)
     invalid = labels == ignore
@@ -200,25 +216,43 @@ def _add_block(builder: _Builder, labels: NDArray[Any], window: Window, ignore: 
     counts = np.add.reduceat(invalid.sum(axis=0), starts)
     builder.note_invalid(window, counts)
     # Valid in part: the others are whole, or nothing.
-    parts = strip_rectangles((~invalid).astype(np.uint8), builder.cell, (0,))
     sizes = np.minimum(builder.cell, window.width - starts) * window.height
     partial = (counts > 0) & (counts < sizes)
-    kept = CellRectangles(*(column[partial[parts.cells]] for column in parts))
-    builder.add(kept._replace(values=np.full_like(kept.values, VALID)), window)
+    if partial.any():
+        valid = ~invalid
+        _add_partial(builder, valid, window, partial, VALID)
+        if tissue is not None:
+            _add_partial(builder, valid & tissue.pixels(window), window, partial, tissue_slot)
     return int(counts.sum())
 
 
+def _add_partial(
+    builder: _Builder, mask: NDArray[np.bool_], window: Window, partial: NDArray[np.bool_], slot: int
+) -> None:
+    """Add the part of a block that a mask marks, in some of its columns of cells."""
+    found = strip_rectangles(mask.astype(np.uint8), builder.cell, (0,))
+    kept = CellRectangles(*(column[partial[found.cells]] for column in found))
+    builder.add(kept._replace(values=np.full_like(kept.values, slot)), window)
+
+
+def _check_tissue(tissue: TissueMask, shape: tuple[int, int], cell: int) -> None:
+    step = tissue.downsample
+    if tissue.mask.shape != (-(-shape[0] // step), -(-shape[1] // step)) or cell % step:
+        raise ValueError(
+            f"a tissue mask of {tissue.mask.shape} pixels of {step} does not fit an image of {shape[0]} x "
+            f"{shape[1]} with cells of {cell}"
+        )
+
+
 def _add_tissue(builder: _Builder, tissue: TissueMask, slot: int) -> None:
+    """Add the tissue of the cells that are wholly valid."""
     step = tissue.downsample
     cell = builder.cell // step
     height, width = builder.height, builder.width
-    if tissue.mask.shape != (-(-height // step), -(-width // step)) or cell * step != builder.cell:
-        raise ValueError(
-            f"a tissue mask of {tissue.mask.shape} pixels of {step} does not fit an image of {height} x "
-            f"{width} with cells of {builder.cell}"
-        )
     for y in range(0, tissue.mask.shape[0], cell):
         found = strip_rectangles(tissue.mask[y : y + cell].astype(np.uint8), cell, (0,))
+        whole = builder.whole_valid[y // cell, found.cells]
+        found = CellRectangles(*(column[whole] for column in found))
         ys, xs = found.ys * step, found.xs * step
         # The last pixels of the mask reach over the edge of the image.
         heights = np.minimum(found.heights * step, height - y * step - ys)
@@ -250,8 +284,13 @@ class _Builder:
         row, column = window.y // self.cell, window.x // self.cell
         self._invalid[row, column : column + len(counts)] += counts
 
+    @property
+    def whole_valid(self) -> NDArray[np.bool_]:
+        """Which cells have no pixel that is not valid."""
+        return self._invalid == 0
+
     def add_whole_valid_cells(self) -> None:
-        rows, columns = np.nonzero(self._invalid == 0)
+        rows, columns = np.nonzero(self.whole_valid)
         heights = np.minimum(self.cell, self.height - rows * self.cell)
         widths = np.minimum(self.cell, self.width - columns * self.cell)
         zeros = np.zeros_like(rows)

@@ -15,6 +15,7 @@ from slidesampler.shapes import Shapes
 __all__ = [
     "ROLE_IMAGE",
     "ROLE_LABELS",
+    "ROLE_TISSUE",
     "ROLE_VALID",
     "ClassTable",
     "Columns",
@@ -28,7 +29,7 @@ __all__ = [
 ]
 
 #: What an asset is for.
-ROLE_IMAGE, ROLE_LABELS, ROLE_VALID = 0, 1, 2
+ROLE_IMAGE, ROLE_LABELS, ROLE_VALID, ROLE_TISSUE = 0, 1, 2, 3
 
 #: First line of every digest: a change of the columns' meaning changes all of them.
 _FORMAT = b"slidesampler manifest columns 1\n"
@@ -88,7 +89,7 @@ class ImageTable:
         0 where ``has_video``, ``has_frame`` (uint8) are 0.
     image_assets : int64 (n + 1,)
     asset_roles : uint8 (a,)
-        ``ROLE_IMAGE``, ``ROLE_LABELS`` or ``ROLE_VALID``.
+        ``ROLE_IMAGE``, ``ROLE_LABELS``, ``ROLE_VALID`` or ``ROLE_TISSUE``.
     asset_paths : Strings (a,)
         Absolute, or a name that is no file.
     asset_channels : int64 (a + 1,)

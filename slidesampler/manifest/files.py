@@ -38,6 +38,8 @@ def _files_of(record: ImageRecord) -> list[tuple[str, str]]:
         files.append(("labels", record.labels.path))
     if record.valid is not None:
         files.append(("valid", record.valid.path))
+    if record.tissue is not None:
+        files.append(("tissue", record.tissue.path))
     return files
 
 

@@ -12,7 +12,14 @@ import numpy as np
 
 from slidesampler.errors import ManifestError
 from slidesampler.manifest.channels import channel_names
-from slidesampler.manifest.columns import ROLE_IMAGE, ROLE_LABELS, ROLE_VALID, ImageTable, Strings
+from slidesampler.manifest.columns import (
+    ROLE_IMAGE,
+    ROLE_LABELS,
+    ROLE_TISSUE,
+    ROLE_VALID,
+    ImageTable,
+    Strings,
+)
 from slidesampler.manifest.fields import (
     FieldFault,
     int64,
@@ -33,7 +40,7 @@ MppArgument = Mpp | Mapping[int, Mpp] | None
 
 #: ``NETCDF:"x.nc":band``, ``s3://...``, ``array://NAME``, ``/vsicurl/...``: names that are no path of a file.
 _NO_PATH = re.compile(r"/vsi|[A-Z][A-Z0-9_]+:|[A-Za-z][A-Za-z0-9+.\-]+://")
-_ROLES = {"labels": ROLE_LABELS, "valid": ROLE_VALID}
+_ROLES = {"labels": ROLE_LABELS, "valid": ROLE_VALID, "tissue": ROLE_TISSUE}
 _UNKNOWN = float("nan"), float("nan")
 
 
@@ -117,7 +124,9 @@ def _add_image(
                 raise FieldFault("file_name", "is missing; every asset needs one")
             role = _role(asset)
             channels = channel_names(asset.get("channels"), "channels") if role == ROLE_IMAGE else ()
-            height, width = _check_asset_size(asset, height, width)
+            # A tissue mask may be of any resolution.
+            if role != ROLE_TISSUE:
+                height, width = _check_asset_size(asset, height, width)
         except FieldFault as fault:
             raise FieldFault(f"{where}.{fault.field}", fault.problem) from None
         if role != ROLE_IMAGE and role in roles:

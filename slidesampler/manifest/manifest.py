@@ -16,6 +16,7 @@ from slidesampler.manifest.classes import class_map_of, class_table, read_catego
 from slidesampler.manifest.columns import (
     ROLE_IMAGE,
     ROLE_LABELS,
+    ROLE_TISSUE,
     ROLE_VALID,
     Columns,
     Strings,
@@ -155,7 +156,9 @@ class Manifest:
 
     def _record(self, row: int) -> ImageRecord:
         images = self._columns.images
-        by_role: dict[int, list[Asset]] = {ROLE_IMAGE: [], ROLE_LABELS: [], ROLE_VALID: []}
+        by_role: dict[int, list[Asset]] = {
+            role: [] for role in (ROLE_IMAGE, ROLE_LABELS, ROLE_VALID, ROLE_TISSUE)
+        }
         for at in range(int(images.image_assets[row]), int(images.image_assets[row + 1])):
             names = range(int(images.asset_channels[at]), int(images.asset_channels[at + 1]))
             channels = tuple(images.channel_names[name] for name in names)
@@ -171,6 +174,7 @@ class Manifest:
             mpp=None if np.isnan(mpp[0]) else (float(mpp[0]), float(mpp[1])),
             labels=next(iter(by_role[ROLE_LABELS]), None),
             valid=next(iter(by_role[ROLE_VALID]), None),
+            tissue=next(iter(by_role[ROLE_TISSUE]), None),
             video_id=int(images.video_ids[row]) if images.has_video[row] else None,
             frame_index=int(images.frame_indexes[row]) if images.has_frame[row] else None,
             group=images.groups[row] if images.has_group[row] else None,

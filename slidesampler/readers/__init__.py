@@ -16,6 +16,7 @@ from slidesampler.readers.spec import (
     spec_for_entry,
     spec_for_labels,
     spec_for_record,
+    spec_for_tissue,
     spec_for_valid,
 )
 
@@ -30,6 +31,7 @@ __all__ = [
     "spec_for_entry",
     "spec_for_labels",
     "spec_for_record",
+    "spec_for_tissue",
     "spec_for_valid",
     "unregister_array",
 ]

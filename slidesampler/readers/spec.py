@@ -17,6 +17,7 @@ __all__ = [
     "spec_for_entry",
     "spec_for_labels",
     "spec_for_record",
+    "spec_for_tissue",
     "spec_for_valid",
 ]
 
@@ -87,6 +88,11 @@ def spec_for_labels(record: ImageRecord) -> ReaderSpec | None:
 def spec_for_valid(record: ImageRecord) -> ReaderSpec | None:
     """Return how to read the ``valid`` asset of an image, values as stored; None where it has none."""
     return _raw_spec(record.valid)
+
+
+def spec_for_tissue(record: ImageRecord) -> ReaderSpec | None:
+    """Return how to read the ``tissue`` asset of an image, values as stored; None where it has none."""
+    return _raw_spec(record.tissue)
 
 
 def _raw_spec(asset: Asset | None) -> ReaderSpec | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import tifffile
 
 from slidesampler.cache import BuildSpec, CacheStore, build
 from slidesampler.cache import store as store_module
+from slidesampler.cache.catalog import CATALOG_FILE
 from slidesampler.cache.entry_json import load_entry
 from slidesampler.cache.store import MARKER_FILE
 from slidesampler.manifest import Manifest
@@ -57,6 +59,11 @@ class Bundle:
         )
 
     @property
+    def has_labels(self) -> bool:
+        rasters = [image for image in self.document["images"] if "assets" in image]
+        return bool(self.document["annotations"] or rasters)
+
+    @property
     def manifest(self) -> Manifest:
         return Manifest.load(self.document, bundle_dir=self.folder)
 
@@ -65,6 +72,8 @@ class Bundle:
         return CacheStore(self.workdir, manifest_path=self.manifest_path)
 
     def build(self, backend="npy", *, jobs=1, force=False, only_images=None, progress=None, **options):
+        """Build images, and labels where the bundle has some: most tests are about images alone."""
+        options.setdefault("labels", self.has_labels)
         return build(
             self.manifest,
             BuildSpec(backend=backend, **options),
@@ -103,6 +112,9 @@ def new_process():
 def unexpected_files(workdir: Path) -> list[str]:
     """Everything under a workdir that no record names: what must not be there after a build."""
     expected = {workdir / MARKER_FILE, workdir / ".lock", workdir / "images", workdir / "labels"}
+    for path in workdir.glob(f"index/*/{CATALOG_FILE}"):
+        files = path.parent / json.loads(path.read_bytes())["generation"]
+        expected |= {path, path.parent, path.parent.parent, path.parent / ".lock", files, *files.iterdir()}
     for path in workdir.rglob("entry.json"):
         expected |= {path, path.parent, path.parent.parent, path.parent / ".lock"}
         entry = load_entry(path.parent)

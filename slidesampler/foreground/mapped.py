@@ -1,0 +1,56 @@
+"""Arrays in a folder, one ``.npy`` each, memory-mapped when they are opened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["map_arrays", "write_arrays"]
+
+#: Smaller arrays are read instead of mapped: a mapping holds a file descriptor.
+_MAP_FROM_BYTES = 1 << 18
+
+
+def write_arrays(folder: Path, arrays: Mapping[str, NDArray[Any]]) -> dict[str, list[Any]]:
+    """Write arrays into a folder that exists, and return what :func:`map_arrays` wants to know of them.
+
+    Raises
+    ------
+    OSError
+        If the disk does not take them.
+    """
+    for name, array in arrays.items():
+        with open(folder / f"{name}.npy", "wb") as file:
+            np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
+    return {name: [array.dtype.str, list(array.shape)] for name, array in arrays.items()}
+
+
+def map_arrays(folder: Path, described: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    """Return the arrays of a folder, read-only; contents are not looked at, only that nothing is cut off.
+
+    Raises
+    ------
+    FileNotFoundError
+        If one is missing.
+    OSError, ValueError, TypeError
+        If one is not what was described.
+    """
+    found = {}
+    for name, (dtype, shape) in described.items():
+        path = folder / f"{name}.npy"
+        array: NDArray[Any]
+        if path.stat().st_size >= _MAP_FROM_BYTES:
+            # Slicing a numpy.memmap is slow, a plain view of it is not.
+            array = np.asarray(np.lib.format.open_memmap(path, mode="r"))
+        else:
+            with open(path, "rb") as file:
+                array = np.lib.format.read_array(file, allow_pickle=False)
+            array.setflags(write=False)
+        if array.dtype.str != dtype or list(array.shape) != shape:
+            raise ValueError(f"{path} holds {array.dtype.str} {array.shape}, recorded was {dtype} {shape}")
+        found[name] = array
+    return found
