@@ -13,6 +13,7 @@ from torch.utils.data import DistributedSampler, Sampler
 from slidesampler.errors import SamplingError
 from slidesampler.sampling.mixture import checked_batch
 from slidesampler.sampling.permutation import Permutation
+from slidesampler.torch.dataset import WindowDataset
 
 __all__ = ["Even", "WindowBatchSampler", "WindowSampler"]
 
@@ -92,8 +93,7 @@ class WindowSampler(DistributedSampler[tuple[int, int]]):
     ) -> None:
         rank, world_size = _rank_of(rank, world_size)
         self.length = len(source) if isinstance(source, Sized) else operator.index(source)
-        # A dataset is a stand-in for its source.
-        own = getattr(getattr(source, "source", source), "batch_size", None)
+        own = getattr(source.source if isinstance(source, WindowDataset) else source, "batch_size", None)
         self.keep_batches = own is not None if keep_batches is None else keep_batches
         self.batch_size = _batch_of(batch_size, own if self.keep_batches else None, world_size)
         if even not in get_args(Even):

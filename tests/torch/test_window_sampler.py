@@ -13,6 +13,7 @@ from torch.utils.data import ConcatDataset, DataLoader, DistributedSampler
 from slidesampler.errors import SamplingError
 from slidesampler.sampling.fixed import FixedSource
 from slidesampler.sampling.mixture import MixtureSource
+from slidesampler.torch.dataset import WindowDataset
 from slidesampler.torch.window_sampler import WindowBatchSampler, WindowSampler
 
 LENGTHS = (1, 2, 3, 7, 8, 9, 64, 65, 100, 257)
@@ -114,15 +115,13 @@ def test_a_billion_windows_cost_nothing():
 
 
 def test_takes_a_source_a_dataset_or_a_length():
-    class Wrapped:
-        source = quota_source(40, 8)
-
-        def __len__(self):
-            return 40
-
-    assert WindowSampler(quota_source(40, 8)).batch_size == WindowSampler(Wrapped()).batch_size == 8
+    source = quota_source(40, 8)
+    dataset = WindowDataset(None, source)
+    assert WindowSampler(source).batch_size == WindowSampler(dataset).batch_size == 8
     plain = FixedSource([{"image_id": 1}] * 12)
-    assert list(WindowSampler(plain)) == list(WindowSampler(12))
+    assert (
+        list(WindowSampler(plain)) == list(WindowSampler(12)) == list(WindowSampler(WindowDataset(None, plain)))
+    )
     assert len(WindowSampler(ConcatDataset([plain, plain]))) == 24
 
 
