@@ -10,7 +10,7 @@ from slidesampler.geometry import start_from_center
 from slidesampler.rng import Draws
 from slidesampler.sampling.windows import WindowSource
 
-__all__ = ["CenteredSource", "Frame", "start_around"]
+__all__ = ["CenteredSource", "Frame", "pushed_inside", "start_around"]
 
 
 class Frame(NamedTuple):
@@ -115,7 +115,27 @@ def start_around(
     lowest = held - extent + 1
     start = min(max(start_from_center(center, extent), lowest), held)
     start = draws.between(max(start - jitter, lowest), min(start + jitter, held))
-    if not allow_border:
-        slack = length - extent
-        start = min(max(start, min(slack, 0)), max(slack, 0))
-    return start
+    return start if allow_border else pushed_inside(start, length, extent)
+
+
+def pushed_inside(start: int, length: int, extent: int) -> int:
+    """Return the start of a window moved by as little as brings it into the image.
+
+    Where the image is shorter than the window, the image comes to lie wholly inside the window.
+
+    Parameters
+    ----------
+    start : int
+        First pixel of the window.
+    length, extent : int
+        Pixels of the image and of the window.
+
+    Examples
+    --------
+    >>> [pushed_inside(start, 100, 32) for start in (-5, 7, 90)]
+    [0, 7, 68]
+    >>> [pushed_inside(start, 100, 120) for start in (-50, -5, 7)]
+    [-20, -5, 0]
+    """
+    slack = length - extent
+    return min(max(start, min(slack, 0)), max(slack, 0))
