@@ -10,6 +10,8 @@ from slidesampler.errors import (
     CodecError,
     ManifestError,
     MissingDependencyError,
+    NegativesExhaustedError,
+    SamplingError,
     SlideSamplerError,
     TargetError,
 )
@@ -25,7 +27,7 @@ class ExitCode(enum.IntEnum):
     OK
         Everything that was asked for is done.
     FAILED
-        Some images or entries failed; the others are done.
+        Some images or entries failed, the others are done; or windows of a source that was asked for ran out.
     USAGE
         What was asked for makes no sense: an option, a manifest, a folder that is no cache.
     ENVIRONMENT
@@ -49,6 +51,8 @@ _BY_CLASS: tuple[tuple[type[BaseException], ExitCode], ...] = (
     (ManifestError, ExitCode.USAGE),
     (TargetError, ExitCode.USAGE),
     (CacheError, ExitCode.USAGE),
+    (NegativesExhaustedError, ExitCode.FAILED),
+    (SamplingError, ExitCode.USAGE),
     (SlideSamplerError, ExitCode.FAILED),
     (OSError, ExitCode.ENVIRONMENT),
     (KeyboardInterrupt, ExitCode.INTERRUPTED),

@@ -28,7 +28,8 @@ class Estimate:
     error: float
 
     def __str__(self) -> str:
-        return f"{self.share:.1%} ± {self.error:.1%}"
+        digits = 1 if self.share >= 0.01 else 2
+        return f"{self.share:.{digits}%} ± {self.error:.{digits}%}"
 
 
 @dataclass(frozen=True, slots=True)
