@@ -14,7 +14,7 @@ from slidesampler.geometry import Window
 from slidesampler.models import Part, Ring
 from slidesampler.shapes import Shapes
 
-__all__ = ["clip_polygons"]
+__all__ = ["clip_polygons", "even_odd_in_box"]
 
 #: Pairs of a point and an edge compared at once.
 MAX_PAIRS = 1 << 18
@@ -63,9 +63,9 @@ def clip_polygons(
     cut = np.empty_like(polygons)
     cut[valid] = shapely.intersection(polygons[valid], box)
     for bad in np.flatnonzero(~valid).tolist():
-        cut[bad] = _even_odd(polygons[bad], box)
+        cut[bad] = even_odd_in_box(polygons[bad], box)
         if not long[owner[bad]]:
-            areas[bad] = _even_odd(polygons[bad], shapely.box(*shapely.bounds(polygons[bad]))).area
+            areas[bad] = even_odd_in_box(polygons[bad], shapely.box(*shapely.bounds(polygons[bad]))).area
     whole = np.bincount(owner, areas, minlength=n)
     whole[long] = shapes.areas[rows[long]]
     pieces, piece_of = shapely.get_parts(cut, return_index=True)
@@ -123,7 +123,7 @@ def _near_parts(shapes: Shapes, outlines: Outlines, row: int, window: Window) ->
     return [tuple(some) for some in parts.values()]
 
 
-def _even_odd(polygon: Any, box: Any) -> Any:
+def even_odd_in_box(polygon: Any, box: Any) -> Any:
     """Return what a polygon whose rings cross themselves or each other encloses in a box.
 
     Exterior less holes, each even-odd, as they are painted. The lines inside the box cut it into faces, and one
