@@ -20,6 +20,7 @@ from slidesampler.cache import (
     build,
     plan_build,
 )
+from slidesampler.choosing import ChoosesWindows
 from slidesampler.errors import CacheMissError, ReadError, TargetError
 from slidesampler.foreground import ForegroundIndex
 from slidesampler.foregrounds import ForegroundFinder
@@ -49,7 +50,7 @@ __all__ = ["Sampler"]
 Loaded = TypeVar("Loaded")
 
 
-class Sampler:
+class Sampler(ChoosesWindows):
     """Answers windows of the images of a manifest, with masks and annotations.
 
     Safe to use from any number of threads, and after fork or spawn: file handles are lent to one thread of one
@@ -157,6 +158,7 @@ class Sampler:
 
     def __getstate__(self) -> dict[str, Any]:
         names = ("manifest", "_manifest_path", "workdir", "backend", "label_spec", "codec", "tile", "max_open")
+        names = (*names, "preselected")
         return {name: getattr(self, name) for name in names}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -11,15 +11,17 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
+from slidesampler.cache.catalog import catalog_debris, catalog_state, remove_catalog
 from slidesampler.cache.entry_json import ENTRY_FILE, load_entry, recorded_stamps
 from slidesampler.cache.fingerprint import hash_file
 from slidesampler.cache.label_index import INDEX_ROLE, check_index
 from slidesampler.cache.publish import LOCK_FILE, debris_of, discard_entry, entry_lock, remove_entry
 from slidesampler.cache.rebuild import label_folder_now, rebuild_entry
-from slidesampler.cache.store import CacheStore, check_files, check_source
+from slidesampler.cache.store import CATALOGS, CacheStore, check_files, check_source
 from slidesampler.errors import CacheError, CorruptEntryError, SlideSamplerError
 from slidesampler.models import CacheEntry
 from slidesampler.readers import open_reader, spec_for_entry
@@ -39,13 +41,15 @@ class AuditRow:
     ----------
     path : str
         Folder of the entry; the file or folder itself for debris.
-    kind : {"image", "labels", "debris"}
+    kind : {"image", "labels", "index", "debris"}
+        *index*: the foreground indices of all images of a manifest, joined.
     name : str
         Of the image; empty where it cannot be known.
     status : {"ok", "stale", "corrupt", "orphan", "newer"}
         *stale*: the source was edited, or the manifest's annotations were. *corrupt*: files or record are
-        damaged. *orphan*: an intact entry whose source is not there any more, or remains of a build that was
-        killed. *newer*: written by a newer version of the package; never touched.
+        damaged. *orphan*: an intact entry whose source is not there any more, remains of a build that was
+        killed, or an index of entries that are others now, which is made again when it is needed. *newer*:
+        written by a newer version of the package; never touched.
     reason : str
     size_bytes : int
         On disk.
@@ -56,7 +60,7 @@ class AuditRow:
     """
 
     path: str
-    kind: Literal["image", "labels", "debris"]
+    kind: Literal["image", "labels", "index", "debris"]
     name: str
     status: Verdict
     reason: str
@@ -103,14 +107,37 @@ def audit(
     store = CacheStore(workdir)
     store.check_marker()
     rows = []
-    for folder in list(store.entry_folders()):
-        for row in _audit_folder(folder):
-            # The remains beside an entry were found first and are removed first: a rebuild would do it too.
-            done = _repair(store, row, remove_orphans) if repair else row
-            rows.append(done)
-            if progress is not None:
-                progress(done)
+    # The indices last: they do not hold any more where an entry was removed or built again.
+    for row in chain(
+        (row for folder in list(store.entry_folders()) for row in _audit_folder(folder)),
+        (row for folder in store.catalog_folders() for row in _audit_catalog(store, folder)),
+    ):
+        # The remains beside an entry were found first and are removed first: a rebuild would do it too.
+        done = _repair(store, row, remove_orphans) if repair else row
+        rows.append(done)
+        if progress is not None:
+            progress(done)
     return rows
+
+
+def _audit_catalog(store: CacheStore, folder: Path) -> Iterator[AuditRow]:
+    """Yield the row of a catalog; nothing where one is being made."""
+    row = AuditRow(str(folder), "index", "", "ok", "", _size(folder))
+    problem = catalog_state(folder, store.workdir, full=True)
+    if not problem and not catalog_debris(folder):
+        yield row
+        return
+    with entry_lock(folder, wait=False) as held:
+        if not held:
+            return
+        problem = catalog_state(folder, store.workdir, full=True)
+        remains = catalog_debris(folder)
+    if problem:
+        yield replace(row, status="corrupt" if problem.startswith("damaged") else "orphan", reason=problem)
+    elif remains:
+        yield replace(row, kind="debris", status="orphan", reason="no record names it: a build was killed")
+    else:
+        yield row
 
 
 def _audit_folder(folder: Path) -> Iterator[AuditRow]:
@@ -199,6 +226,9 @@ def _repair(store: CacheStore, row: AuditRow, remove_orphans: bool) -> AuditRow:
     if row.status in ("ok", "newer"):
         return row
     try:
+        if Path(row.path).parent == store.workdir / CATALOGS:
+            gone = remove_catalog(Path(row.path), store.workdir, full=True)
+            return replace(row, done="removed" if gone else "kept")
         if row.kind == "debris":
             return _remove_debris(store, row)
         if row.status == "corrupt":

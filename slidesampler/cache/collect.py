@@ -9,16 +9,13 @@ from slidesampler.cache.catalog import Witnesses, catalog_folder, open_catalog, 
 from slidesampler.cache.entry_json import load_entry
 from slidesampler.cache.label_index import INDEX_ROLE, check_index
 from slidesampler.cache.publish import entry_lock
-from slidesampler.cache.store import CacheStore, check_files, check_source
+from slidesampler.cache.store import CATALOGS, CacheStore, check_files, check_source
 from slidesampler.errors import CacheError
 from slidesampler.foreground import ImageIndex, IndexColumns
 from slidesampler.manifest import Manifest
 from slidesampler.models import LabelSpec
 
-__all__ = ["CATALOGS", "refresh_catalog", "workdir_catalog"]
-
-#: Folder of catalogs in a workdir.
-CATALOGS = "index"
+__all__ = ["refresh_catalog", "workdir_catalog"]
 
 
 def workdir_catalog(manifest: Manifest, store: CacheStore, label_spec: LabelSpec) -> Path:

@@ -5,6 +5,7 @@
     WORKDIR/slidesampler.json                            marks the folder
     WORKDIR/images/<stem>-<digits>/<variant>/            entry.json  .lock  <generation>/...
     WORKDIR/labels/<stem>-<digits>/                      entry.json  .lock  <generation>/...
+    WORKDIR/index/<digits>/                              catalog.json  .lock  <generation>/...
 
 Finding an entry costs the same however many there are: its folder follows from the image alone, and holds one
 folder a variant (backend, codec, tile).
@@ -14,12 +15,13 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
+from slidesampler.cache.catalog import remove_catalog
+from slidesampler.cache.command import build_command
 from slidesampler.cache.entry_json import ENTRY_FILE, load_entry, record_from_dict, recorded_stamps
 from slidesampler.cache.fingerprint import (
     SourceState,
@@ -38,12 +40,15 @@ from slidesampler.cache.publish import (
     write_atomically,
 )
 from slidesampler.cache.spec import BuildSpec
+from slidesampler.cache.variants import asked_for, stored_as, variants_in
 from slidesampler.errors import CacheError, CacheMissError, CorruptEntryError, StaleEntryError
 from slidesampler.models import CacheEntry, ClassMap, ImageRecord, LabelSpec
 
-__all__ = ["MARKER_FILE", "AnnotationTable", "CacheStore", "check_files", "check_source"]
+__all__ = ["CATALOGS", "MARKER_FILE", "AnnotationTable", "CacheStore", "check_files", "check_source"]
 
 MARKER_FILE = "slidesampler.json"
+#: Folder of the catalogs, see :mod:`slidesampler.cache.catalog`.
+CATALOGS = "index"
 
 #: Entries whose source's content was compared in this process already. A forked child knows what its parent
 #: knew.
@@ -146,6 +151,10 @@ class CacheStore:
         for pattern in ("images/*/*", "labels/*"):
             yield from sorted(item for item in self.workdir.glob(pattern) if item.is_dir())
 
+    def catalog_folders(self) -> list[Path]:
+        """Return every folder that is a catalog of foreground indices or should be one, sorted."""
+        return sorted(item for item in self.workdir.glob(f"{CATALOGS}/*") if item.is_dir())
+
     def entries(self) -> Iterator[CacheEntry]:
         """Yield every entry whose record can be read, unchecked; :func:`slidesampler.cache.audit` checks."""
         for folder in self.entry_folders():
@@ -198,20 +207,20 @@ class CacheStore:
         tile = None if backend == "npy" else tile
         found: list[CacheEntry] = []
         newer: CacheError | None = None
-        for name in _variants(folder, backend):
+        for name in variants_in(folder, backend):
             try:
                 entry = load_entry(folder / name)
             except FileNotFoundError:
                 continue
             except CorruptEntryError as error:
                 # Which one was built last cannot be known any more.
-                if _asked_for(name, codec, tile):
+                if asked_for(name, codec, tile):
                     raise CorruptEntryError(f"{error}; build it again:\n{command}") from error
                 continue
             except CacheError as error:
                 newer = error
                 continue
-            if _asked_for(name, codec, tile) or _stored_as(entry, codec, tile):
+            if asked_for(name, codec, tile) or stored_as(entry, codec, tile):
                 found.append(entry)
         if not found:
             raise newer or CacheMissError(
@@ -296,22 +305,16 @@ class CacheStore:
         label_spec: LabelSpec | None = None,
     ) -> str:
         """Return the shell command that builds an image into this cache."""
-        words = ["slidesampler", "build", self.manifest_path or "MANIFEST", "--workdir", str(self.workdir)]
-        words += ["--backend", backend]
-        if codec is not None and codec != "auto" and backend == "cog":
-            words += ["--codec", codec]
-        if tile and backend == "cog":
-            words += ["--tile", str(tile)]
-        if instances:
-            words.append("--instances")
-        label_spec = label_spec or self.label_spec
-        if label_spec.overlap != "last":
-            words += ["--overlap", label_spec.overlap]
-        if label_spec.tissue != "auto":
-            words += ["--tissue", label_spec.tissue]
-        # One word, so that a negative id is not taken for an option.
-        words.append(f"--only-images={record.image_id}")
-        return shlex.join(words)
+        return build_command(
+            self.manifest_path or "MANIFEST",
+            str(self.workdir),
+            record.image_id,
+            backend,
+            codec=codec,
+            tile=tile,
+            instances=instances,
+            label_spec=label_spec or self.label_spec,
+        )
 
     # Writing ----------------------------------------------------------------------------------------------
 
@@ -360,34 +363,22 @@ class CacheStore:
         publish_entry(entry, generation)
 
     def sweep(self) -> None:
-        """Remove what killed builds left anywhere in the cache; what a running build holds is left alone."""
+        """Remove what killed builds left anywhere in the cache, and indices of entries that are others now.
+
+        What a running build holds is left alone.
+        """
         for folder in self.entry_folders():
             if (folder / ENTRY_FILE).exists() and not debris_of(folder):
                 continue
             with entry_lock(folder, wait=False) as held:
                 if held:
                     discard_entry(folder)
+        for folder in self.catalog_folders():
+            remove_catalog(folder, self.workdir)
         for folder in self.workdir.glob("images/*"):
             # Of a build that was killed before it made anything: only an empty folder can be removed like this.
             with suppress(OSError):
                 folder.rmdir()
-
-
-def _variants(folder: Path, backend: str) -> list[str]:
-    try:
-        return sorted(item.name for item in folder.glob(f"{backend}-*-*-*"))
-    except OSError:
-        return []
-
-
-def _asked_for(name: str, codec: str | None, tile: int | None) -> bool:
-    """Whether a variant's folder is that of a build that was asked for this."""
-    words = name.split("-")
-    return codec in (None, words[1]) and (tile is None or str(tile) == words[-2])
-
-
-def _stored_as(entry: CacheEntry, codec: str | None, tile: int | None) -> bool:
-    return codec in (None, entry.codec) and tile in (None, entry.tile)
 
 
 def _reload(entry: CacheEntry) -> CacheEntry | None:

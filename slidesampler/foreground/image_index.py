@@ -287,7 +287,8 @@ class _Builder:
     @property
     def whole_valid(self) -> NDArray[np.bool_]:
         """Which cells have no pixel that is not valid."""
-        return self._invalid == 0
+        whole: NDArray[np.bool_] = self._invalid == 0
+        return whole
 
     def add_whole_valid_cells(self) -> None:
         rows, columns = np.nonzero(self.whole_valid)

@@ -14,7 +14,7 @@ from slidesampler.manifest import Manifest
 
 def build_once(folder: Path, **options):
     manifest = Manifest.load(folder / "slides.json")
-    return build(manifest, BuildSpec(backend="npy"), CacheStore(folder / "work"), **options)
+    return build(manifest, BuildSpec(backend="npy", labels=False), CacheStore(folder / "work"), **options)
 
 
 class KillWorker(SilentProgress):

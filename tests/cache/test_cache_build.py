@@ -30,6 +30,7 @@ def tree(folder: Path) -> dict:
 
 
 def plan(bundle, backend="npy", *, force=False, only_images=None, **options):
+    options.setdefault("labels", bundle.has_labels)
     spec = BuildSpec(backend=backend, **options)
     return plan_build(bundle.manifest, spec, bundle.store, only_images=only_images, force=force)
 
@@ -39,35 +40,31 @@ def test_plan_says_what_and_why(make_bundle):
     bundle.annotate(2, [1, 1, 5, 5])
     first = plan(bundle)
     assert [(row.image_id, row.what, row.action, row.reason) for row in first] == [
-        (1, "image", "build", "not in the cache"),
-        (2, "image", "build", "not in the cache"),
-        (2, "labels", "build", "not in the cache"),
-        (3, "image", "build", "not in the cache"),
+        (image_id, what, "build", "not in the cache") for image_id in (1, 2, 3) for what in ("image", "labels")
     ]
     # A plan makes nothing, not even the workdir.
     assert not bundle.workdir.exists()
     assert bundle.build().ok
     before = tree(bundle.workdir)
-    assert plan(bundle).counts == {"reuse": 4}
+    assert plan(bundle).counts == {"reuse": 6}
     assert plan(bundle).work == ()
-    assert plan(bundle, force=True).counts == {"rebuild": 4}
+    assert plan(bundle, force=True).counts == {"rebuild": 6}
     assert {row.reason for row in plan(bundle, force=True)} == {"forced"}
     bundle.write(2, bundle.pixels[2][::-1])
     Path(bundle.find(1).files["image"]).unlink()
     before = tree(bundle.workdir)
     after_edits = plan(bundle)
-    assert [row.action for row in after_edits] == ["rebuild", "rebuild", "rebuild", "reuse"]
+    assert [row.action for row in after_edits] == ["rebuild", "reuse", *["rebuild"] * 2, *["reuse"] * 2]
     assert after_edits.rows[0].reason.startswith("corrupt: ")
-    assert after_edits.rows[1].reason.startswith("stale: ")
+    assert after_edits.rows[2].reason.startswith("stale: ")
     assert tree(bundle.workdir) == before
-    assert json.loads(json.dumps(after_edits.to_dict()))["counts"] == {"rebuild": 3, "reuse": 1}
+    assert json.loads(json.dumps(after_edits.to_dict()))["counts"] == {"rebuild": 3, "reuse": 3}
     assert pickle.loads(pickle.dumps(after_edits)) == after_edits
 
 
-def test_labels_are_planned_where_there_is_something_to_label(bundle):
-    assert [row.what for row in plan(bundle)] == ["image"]
-    bundle.annotate(1, [1, 1, 5, 5])
-    assert [row.what for row in plan(bundle)] == ["image", "labels"]
+def test_labels_are_planned_also_where_there_is_nothing_to_label(bundle):
+    # A normal slide has tissue, and an index that negatives are chosen from.
+    assert [row.what for row in plan(bundle, labels=True)] == ["image", "labels"]
     assert [row.what for row in plan(bundle, labels=False)] == ["image"]
     assert [row.what for row in plan(bundle, labels=False, instances=True)] == ["image", "labels"]
 
@@ -75,10 +72,10 @@ def test_labels_are_planned_where_there_is_something_to_label(bundle):
 def test_second_build_does_nothing(make_bundle):
     bundle = make_bundle(2)
     bundle.annotate(1, [1, 1, 5, 5])
-    assert statuses(bundle.build()) == ["built"] * 3
+    assert statuses(bundle.build()) == ["built"] * 4
     before = tree(bundle.workdir)
     report = bundle.build()
-    assert statuses(report) == ["reused"] * 3
+    assert statuses(report) == ["reused"] * 4
     assert {row.reason for row in report} == {"up to date"}
     assert tree(bundle.workdir) == before
     assert report.size_bytes == sum(entry.size_bytes for entry in bundle.store.entries())
@@ -119,12 +116,10 @@ def test_bad_images_do_not_stop_the_others(make_bundle, debris, jobs):
     bundle.write(5, np.zeros((20, 20, 3), np.float64))
     data = bundle.path(6).read_bytes()
     bundle.path(6).write_bytes(data[: len(data) // 2])
-    bundle.annotate(2, [1, 1, 5, 5])
     report = bundle.build("cog", jobs=jobs)
     assert [(row.image_id, row.what, row.status) for row in report] == [
         (1, "image", "built"),
         (2, "image", "failed"),
-        (2, "labels", "failed"),
         (3, "image", "failed"),
         (4, "image", "failed"),
         (5, "image", "failed"),
@@ -138,12 +133,12 @@ def test_bad_images_do_not_stop_the_others(make_bundle, debris, jobs):
     assert "width is 91 in the manifest" in reasons[4]
     assert "float64" in reasons[5]
     assert reasons[6].startswith("ReadError: ")
-    assert [row.path for row in report.failed] == [str(bundle.path(i)) for i in (2, 2, 3, 4, 5, 6)]
+    assert [row.path for row in report.failed] == [str(bundle.path(i)) for i in (2, 3, 4, 5, 6)]
     assert debris(bundle.workdir) == []
     assert bundle.find(1, "cog").shape == (60, 90, 3)
     assert pickle.loads(pickle.dumps(report)) == report
     said = json.loads(report.to_json())
-    assert said["counts"] == {"built": 1, "failed": 6}
+    assert said["counts"] == {"built": 1, "failed": 5}
     assert said["rows"][1]["reason"] == reasons[2]
     assert said["ok"] is False
 
@@ -397,11 +392,11 @@ class Recorder(SilentProgress):
 def test_progress_is_told_of_every_pixel(make_bundle, jobs):
     bundle = make_bundle(3, size=(200, 300))
     bundle.annotate(1, [5, 5, 20, 20])
-    bundle.build(only_images=[2])
+    bundle.build(only_images=[2], labels=False)
     bundle.path(3).write_bytes(b"no image")
     progress = Recorder()
     report = bundle.build(jobs=jobs, progress=progress)
-    assert progress.events[0] == ("planned", 4)
+    assert progress.events[0] == ("planned", 6)
     by_row = {}
     for event, image_id, what, value in progress.events[1:]:
         by_row.setdefault((image_id, what), []).append((event, value))
@@ -413,7 +408,8 @@ def test_progress_is_told_of_every_pixel(make_bundle, jobs):
         assert sum(value for _, value in events[1:-1]) == pytest.approx(0.06)
     assert by_row[2, "image"] == [("finished", "reused")]
     assert by_row[3, "image"][-1] == ("finished", "failed")
-    assert report.megapixels == pytest.approx(0.12)
+    # Two layers of image 1, and the labels of image 2.
+    assert report.megapixels == pytest.approx(0.06 * 2 + 0.0603)
 
 
 def test_jobs_must_be_positive(bundle):
@@ -424,7 +420,7 @@ def test_jobs_must_be_positive(bundle):
 def test_report_is_for_the_whole_plan_in_its_order(make_bundle):
     bundle = make_bundle(4)
     bundle.build(only_images=[2])
-    report = build(bundle.manifest, BuildSpec(backend="npy"), bundle.store, jobs=2)
+    report = build(bundle.manifest, BuildSpec(backend="npy", labels=False), bundle.store, jobs=2)
     assert [(row.image_id, row.status) for row in report] == [
         (1, "built"),
         (2, "reused"),
@@ -440,11 +436,11 @@ def test_a_missing_file_is_reported_under_its_image_and_field(make_bundle):
     bundle.path(1).unlink()
     bundle.document["images"][1]["assets"] = [{"name": "labels", "file_name": "gone.png"}]
     reasons = [(row.image_id, row.what, row.reason) for row in bundle.build().failed]
-    assert [reason[:2] for reason in reasons] == [(1, "image"), (2, "labels")]
+    assert [reason[:2] for reason in reasons] == [(1, "image"), (1, "labels"), (2, "labels")]
     assert reasons[0][2].startswith(
         f"SourceMissingError: image 1 (s1): file_name: {bundle.path(1)} is not there"
     )
-    assert reasons[1][2].startswith(
+    assert reasons[2][2].startswith(
         f"SourceMissingError: image 2 (s2): labels: {bundle.folder / 'gone.png'} is"
     )
 

@@ -444,9 +444,13 @@ def find_labels(bundle, image_id=1, spec=None, shape=(60, 90), **options):
 def test_labels_are_those_of_the_annotations(labelled):
     entry = find_labels(labelled)
     assert entry.kind == "labels"
-    assert set(entry.files) == {"labels"}
+    assert set(entry.files) == {"labels", "index"}
     assert entry.extra["class_map"]["names"] == ["background", "tumour", "stroma"]
-    assert entry.spec["label_spec"] == {"overlap": "last", "keypoint_radius_px": 0.0}
+    assert entry.spec["label_spec"] == {
+        "overlap": "last",
+        "keypoint_radius_px": 0.0,
+        "tissue": "auto",
+    }
     expected = np.zeros((60, 90), np.uint8)
     expected[5:25, 5:25] = 1
     np.testing.assert_array_equal(gdal.Open(entry.files["labels"]).ReadAsArray(), expected)
@@ -479,7 +483,7 @@ def test_instances_must_have_been_asked_for(labelled):
     assert "--instances" in command_in(error)
     [_, row, *_] = labelled.build(instances=True)
     assert (row.status, row.reason) == ("built", "an instance layer was asked for and the entry has none")
-    assert set(find_labels(labelled, instances=True).files) == {"labels", "instances"}
+    assert set(find_labels(labelled, instances=True).files) == {"labels", "instances", "index"}
     # What has more than was asked for is used.
     assert find_labels(labelled)
     assert [row.status for row in labelled.build()] == ["reused"] * 4

@@ -22,12 +22,12 @@ def main(folder: Path) -> dict:
         {"images": [{"id": number, "file_name": f"s{number}.tif"} for number in (1, 2)]}, bundle_dir=folder
     )
     store = CacheStore(folder / "work")
-    first = build(manifest, BuildSpec(backend="npy"), store, only_images=[1])
+    first = build(manifest, BuildSpec(backend="npy", labels=False), store, only_images=[1])
     for name in ("s1.tif", "s2.tif"):
         (folder / name).chmod(0)
     store_module._COMPARED.clear()
     served = store.find_image(manifest.record(1), "npy")
-    report = build(manifest, BuildSpec(backend="npy"), store)
+    report = build(manifest, BuildSpec(backend="npy", labels=False), store)
     (folder / "s1.tif").chmod(0o600)
     (folder / "s1.tif").write_bytes(b"edited")
     (folder / "s1.tif").chmod(0)

@@ -13,7 +13,7 @@ from osgeo import gdal
 from slidesampler.cache import CacheStore
 from slidesampler.cache.spec import CODECS, TILES
 from slidesampler.cli import build as command
-from slidesampler.models import Overlap
+from slidesampler.models import Overlap, Tissue
 
 
 def entries(workdir, kind="image"):
@@ -27,7 +27,7 @@ def test_a_build_prints_a_summary_and_nothing_on_stderr(run, slides, tmp_path):
     header, images, labels, _, last = result.stdout.splitlines()
     assert header.split()[:4] == ["built", "reused", "in-place", "failed"]
     assert images.split()[:5] == ["image", "3", "0", "0", "0"]
-    assert labels.split()[:5] == ["labels", "2", "0", "0", "0"]
+    assert labels.split()[:5] == ["labels", "3", "0", "0", "0"]
     assert f"cog cache in {tmp_path / 'cache'}" in last
     assert len(entries(tmp_path / "cache")) == 3
 
@@ -36,20 +36,20 @@ def test_what_is_there_is_reused(run, slides, tmp_path):
     run("build", slides, "--workdir", tmp_path / "cache")
     result = run("build", slides, "--workdir", tmp_path / "cache", "--json")
     assert result.exit_code == 0
-    assert json.loads(result.stdout)["counts"] == {"reused": 5}
+    assert json.loads(result.stdout)["counts"] == {"reused": 6}
 
 
 def test_force_builds_again(run, slides, tmp_path):
     run("build", slides, "--workdir", tmp_path / "cache")
     result = run("build", slides, "--workdir", tmp_path / "cache", "--json", "--force")
-    assert json.loads(result.stdout)["counts"] == {"built": 5}
+    assert json.loads(result.stdout)["counts"] == {"built": 6}
 
 
 def test_json_is_all_that_is_on_stdout(run, slides, tmp_path):
     result = run("build", slides, "--workdir", tmp_path / "cache", "--json")
     report = json.loads(result.stdout)
     assert report["ok"] is True
-    assert [row["image_id"] for row in report["rows"]] == [1, 1, 2, 2, -3]
+    assert [row["image_id"] for row in report["rows"]] == [1, 1, 2, 2, -3, -3]
     assert result.stderr == ""
 
 
@@ -91,10 +91,17 @@ class TestOptions:
         actions = {(row["what"], row["status"]) for row in json.loads(result.stdout)["rows"]}
         assert actions == {("image", "reused"), ("labels", "built")}
 
+    def test_tissue_is_part_of_a_label_layer(self, run, slides, tmp_path):
+        workdir = tmp_path / "cache"
+        run("build", slides, "--workdir", workdir)
+        result = run("build", slides, "--workdir", workdir, "--tissue", "none", "--json")
+        actions = {(row["what"], row["status"]) for row in json.loads(result.stdout)["rows"]}
+        assert actions == {("image", "reused"), ("labels", "built")}
+
     def test_jobs(self, run, slides, tmp_path):
         result = run("build", slides, "--workdir", tmp_path / "cache", "-j", "2", "--json")
         assert result.exit_code == 0, result.output
-        assert json.loads(result.stdout)["counts"] == {"built": 5}
+        assert json.loads(result.stdout)["counts"] == {"built": 6}
 
     def test_the_environment_can_name_the_workdir(self, run, slides, tmp_path):
         result = run("build", slides, env={"SLIDESAMPLER_WORKDIR": str(tmp_path / "cache")})
@@ -105,6 +112,7 @@ class TestOptions:
         assert tuple(command.Codec) == CODECS
         assert tuple(int(tile) for tile in command.Tile) == TILES
         assert tuple(command.Overlap) == typing.get_args(Overlap)
+        assert tuple(command.Tissue) == typing.get_args(Tissue)
 
 
 class TestDryRun:
@@ -126,7 +134,7 @@ class TestDryRun:
         run("build", slides, "--workdir", tmp_path / "cache", "--only-images=1", "--no-labels")
         result = run("build", slides, "--workdir", tmp_path / "cache", "--dry-run", "--json")
         plan = json.loads(result.stdout)
-        assert plan["counts"] == {"reuse": 1, "build": 4}
+        assert plan["counts"] == {"reuse": 1, "build": 5}
         assert plan["rows"][0]["reason"] == "up to date"
 
 

@@ -56,7 +56,7 @@ def test_it_loads_and_builds(run, folder):
     manifest.check_files()
     result = run("build", output, "--workdir", folder / "cache", "--json")
     assert result.exit_code == 0, result.output
-    assert json.loads(result.stdout)["counts"] == {"built": 3}
+    assert json.loads(result.stdout)["counts"] == {"built": 4}
 
 
 def test_names_of_mask_values(run, folder):

@@ -42,14 +42,14 @@ class TestCheck:
     def test_a_sound_cache(self, run, workdir):
         result = run("check", workdir)
         assert result.exit_code == 0, result.output
-        assert result.stdout.splitlines()[-1] == "5 ok"
+        assert result.stdout.splitlines()[-1] == "7 ok"
         assert result.stderr == ""
 
     def test_damage_is_found_then_repaired(self, run, workdir):
         damage(image_entry(workdir, "a"))
         found = run("check", workdir)
         assert found.exit_code == 1
-        assert "1 corrupt, 4 ok" in found.stdout
+        assert "1 corrupt, 6 ok" in found.stdout
         assert "--repair" in found.stdout.splitlines()[-1]
         repaired = run("check", workdir, "--repair")
         assert repaired.exit_code == 0, repaired.output
@@ -62,7 +62,7 @@ class TestCheck:
         assert result.exit_code == 1
         report = json.loads(result.stdout)
         assert report["ok"] is False
-        assert report["counts"] == {"corrupt": 1, "ok": 4}
+        assert report["counts"] == {"corrupt": 1, "ok": 6}
         (row,) = [row for row in report["rows"] if row["status"] == "corrupt"]
         assert row["name"] == "b"
 
@@ -70,13 +70,13 @@ class TestCheck:
         tifffile.imwrite(tmp_path / "c.tif", np.zeros((300, 400, 3), np.uint8), photometric="rgb")
         result = run("check", workdir)
         assert result.exit_code == 1
-        assert "1 stale" in result.stdout
+        assert "2 stale" in result.stdout
 
     def test_an_entry_whose_source_is_gone_is_no_failure(self, run, workdir, tmp_path):
         (tmp_path / "c.tif").unlink()
         result = run("check", workdir)
         assert result.exit_code == 0
-        assert "4 ok, 1 orphan" in result.stdout
+        assert "5 ok, 2 orphan" in result.stdout
         assert run("check", workdir, "--repair").exit_code == 0
         assert image_entry(workdir, "c")
         assert run("check", workdir, "--repair", "--remove-orphans").exit_code == 0
@@ -97,14 +97,15 @@ class TestInfo:
         result = run("info", workdir)
         assert result.exit_code == 0
         lines = result.stdout.splitlines()
-        assert [line.split()[:3] for line in lines[1:6]] == [
+        assert [line.split()[:3] for line in lines[1:7]] == [
             ["a", "image", "cog"],
             ["a", "labels", "cog"],
             ["b", "image", "cog"],
             ["b", "labels", "cog"],
             ["c", "image", "cog"],
+            ["c", "labels", "cog"],
         ]
-        assert lines[-1].startswith("5 entries, ")
+        assert lines[-1].startswith("6 entries, ")
         assert not any(line.endswith(" ") for line in lines)
 
     def test_lossy_entries_say_so(self, run, slides, tmp_path):
