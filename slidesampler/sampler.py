@@ -158,8 +158,7 @@ class Sampler(ChoosesWindows):
 
     def __getstate__(self) -> dict[str, Any]:
         names = ("manifest", "_manifest_path", "workdir", "backend", "label_spec", "codec", "tile", "max_open")
-        names = (*names, "preselected")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in (*names, "preselected")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

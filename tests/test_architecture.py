@@ -31,6 +31,7 @@ FLOORS: tuple[dict[str, str], ...] = (
     {"cache": "cache"},
     {"sampling": "sampling"},
     {
+        "choosing": "sampler",
         "foregrounds": "sampler",
         "layers": "sampler",
         "pixels": "sampler",
