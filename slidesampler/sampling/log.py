@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from slidesampler.errors import TargetError
 from slidesampler.models import Sample
@@ -139,7 +140,7 @@ class SampleLog:
         if isinstance(served, Sample):
             target = served.target
             if self.count_classes and counts is None and served.mask is not None:
-                counts = np.bincount(served.mask.ravel()).tolist()
+                counts = _class_counts(served.mask)
         else:
             target = Target.coerce(served)
         self._file().append(_lines(target, epoch, index, _extras(counts, tries, refused)))
@@ -233,6 +234,13 @@ def _lines(target: Target, epoch: int | None, index: int | None, extras: str) ->
 @lru_cache(maxsize=256)
 def _quoted(kind: str | None) -> str:
     return json.dumps(kind)
+
+
+def _class_counts(mask: NDArray[Any]) -> list[int]:
+    """Return the pixels of each class index, up to the last one there is; *ignore* is no class."""
+    counts = np.bincount(mask.ravel())[: np.iinfo(mask.dtype).max]
+    trimmed: list[int] = np.trim_zeros(counts, "b").tolist()
+    return trimmed
 
 
 def _word(number: int | None) -> str:

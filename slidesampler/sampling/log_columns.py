@@ -78,7 +78,6 @@ class LogColumns:
         One a file; -1 where it does not say.
     counts : int64 (n, classes) or None
         Pixels of each class index in the served mask; -1 in lines that have none, None where no line has any.
-        Values of *ignore* are left out.
     tries : int64 (n,)
         -1 in lines that do not say.
     refused : tuple of (int, mapping of str to int)
@@ -324,13 +323,10 @@ class _Reading:
     def _count_table(self, n: int) -> NDArray[np.int64] | None:
         if not self._counts:
             return None
-        # The mask's *ignore* (255 or 65535) is no class.
-        limit = 255 if max(len(counts) for _, counts in self._counts) <= 256 else 65535
-        width = max(len(counts[:limit]) for _, counts in self._counts)
-        table = np.full((n, width), UNKNOWN, np.int64)
+        table = np.full((n, max(len(counts) for _, counts in self._counts)), UNKNOWN, np.int64)
         for at, counts in self._counts:
             table[at] = 0
-            table[at, : len(counts[:limit])] = counts[:limit]
+            table[at, : len(counts)] = counts
         return table
 
 
