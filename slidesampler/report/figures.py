@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from slidesampler.models import ClassMap
 from slidesampler.report.balance import CellBalance
-from slidesampler.report.contact_sheet import mask_edges
+from slidesampler.report.contact_sheet import draw_segments, mask_edges
 from slidesampler.report.png import DPI, one_line, to_png
 from slidesampler.report.thumbnails import Thumbnail
 from slidesampler.sampling.statistics import ImageServed, Region, TryCounts
@@ -211,9 +211,9 @@ def _draw_outlines(axes: Axes, row: ImageServed, thumbnail: Thumbnail, class_map
     foreground = (thumbnail.mask != 0) & (thumbnail.mask != class_map.ignore)
     edges, _ = mask_edges(foreground)
     height, width = foreground.shape
-    lines = list(edges * (row.width / width, row.height / height))
-    axes.add_collection(LineCollection(lines, colors="#000000", linewidths=1.8))
-    axes.add_collection(LineCollection(lines, colors=OUTLINE, linewidths=0.8))
+    lines = edges * (row.width / width, row.height / height)
+    draw_segments(axes, lines, "#000000", 1.8)
+    draw_segments(axes, lines, OUTLINE, 0.8)
 
 
 def _draw_scale(figure: Figure, axes: Axes, cmap: str, ends: tuple[float, float], label: str) -> None:

@@ -57,6 +57,7 @@ def write_report(
     title: str = "What was sampled",
     origin: str = "",
     max_slides: int = 12,
+    notes: Sequence[str] = (),
 ) -> ReportFiles:
     """Write a page that shows what windows were served, beside what was asked for.
 
@@ -70,7 +71,7 @@ def write_report(
     summary : SampleSummary
         Of all of them; see :func:`slidesampler.sampling.summary.summarize`.
     targets : sequence of Target
-        The windows themselves; the contact sheets show a few of them, evenly spread.
+        The windows themselves, or some of each kind; the contact sheets show a few of them, evenly spread.
     folder : path
         Made where it does not exist; an older report in it is replaced, with its figures.
     title : str
@@ -79,6 +80,8 @@ def write_report(
         Where the windows come from, in words, below the heading.
     max_slides : int
         Slides whose maps are drawn, those with the most windows; the table has all of them.
+    notes : sequence of str
+        Sentences of yours, added to what stands out.
 
     Returns
     -------
@@ -98,7 +101,7 @@ def write_report(
     if max_slides < 0:
         raise ValueError(f"max_slides must be at least 0, got {max_slides}")
     draft = ReportDraft(sampler, summary)
-    sheets = draw_sheets(sampler, targets, draft.failed)
+    sheets = draw_sheets(sampler, summary, targets, draft.failed)
     sections = [
         kind_section(draft),
         class_section(draft),
@@ -110,14 +113,15 @@ def write_report(
     ]
     lead = [paragraph(origin, "note")] if origin else []
     lead += _key_figures(summary)
-    lead += _stand_out([*findings(summary), *draft.failed])
+    lead += _stand_out([*findings(summary), *notes, *draft.failed])
     return _write(Path(folder), draft, page(title, lead, sections))
 
 
 def _write(folder: Path, draft: ReportDraft, document: str) -> ReportFiles:
     folder.mkdir(parents=True, exist_ok=True)
     # Pictures of slides that this report does not draw would be taken for its own.
-    for old in (*folder.glob("coverage-*.png"), *(folder / f"{name}.png" for name in ("tries", *SHEET_NAMES))):
+    named = (folder / f"{name}.png" for name in ("kinds", "classes", "slides", "tries", *SHEET_NAMES))
+    for old in (*folder.glob("coverage-*.png"), *named):
         old.unlink(missing_ok=True)
     paths = []
     for name, png in draft.figures.items():

@@ -6,7 +6,6 @@ import contextlib
 import io
 import warnings
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -22,23 +21,19 @@ COLORS = 256
 
 def to_png(figure: Figure) -> bytes:
     """Return a figure as a PNG."""
-    canvas = FigureCanvasAgg(figure)
-    with missing_glyphs_allowed():
-        canvas.draw()
-    return _encoded(Image.frombuffer("RGBA", canvas.get_width_height(), canvas.buffer_rgba()).convert("RGB"))
+    return _encoded(_drawn(figure))
 
 
-def to_small_png(path: Path, exact: Sequence[str] = ()) -> bytes:
-    """Return a picture's file as a PNG of at most :data:`COLORS` colours.
+def to_small_png(figure: Figure, exact: Sequence[str] = ()) -> bytes:
+    """Return a figure as a PNG of at most :data:`COLORS` colours.
 
     Parameters
     ----------
-    path : Path
+    figure : Figure
     exact : sequence of str
         Colours, ``"#rrggbb"``, that are kept as they are, however few pixels have them: those of a legend.
     """
-    with Image.open(path) as picture:
-        flat = picture.convert("RGB")
+    flat = _drawn(figure)
     kept = [channel for color in exact for channel in ImageColor.getrgb(color)]
     found = flat.quantize(COLORS - len(exact), method=Image.Quantize.MEDIANCUT).getpalette()
     palette = Image.new("P", (1, 1))
@@ -66,7 +61,14 @@ def one_line(text: str, longest: int = 40) -> str:
     return line if len(line) <= longest else line[: longest - 1] + "…"
 
 
+def _drawn(figure: Figure) -> Image.Image:
+    canvas = FigureCanvasAgg(figure)
+    with missing_glyphs_allowed():
+        canvas.draw()
+    return Image.frombuffer("RGBA", canvas.get_width_height(), canvas.buffer_rgba()).convert("RGB")
+
+
 def _encoded(picture: Image.Image) -> bytes:
     stream = io.BytesIO()
-    picture.save(stream, "PNG", optimize=True)
+    picture.save(stream, "PNG")
     return stream.getvalue()

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from slidesampler.errors import SlideSamplerError
 from slidesampler.models import Sample
-from slidesampler.report.contact_sheet import class_colors, contact_sheet
+from slidesampler.report.contact_sheet import class_colors, draw_sheet
 from slidesampler.report.png import to_small_png
 from slidesampler.sampler import Sampler
+from slidesampler.sampling.statistics import SampleSummary
 from slidesampler.target import Target
 
 __all__ = ["SHEET_NAMES", "Sheet", "draw_sheets"]
@@ -42,7 +41,9 @@ class Sheet(NamedTuple):
     png: bytes
 
 
-def draw_sheets(sampler: Sampler, targets: Sequence[Target], failed: list[str]) -> list[Sheet]:
+def draw_sheets(
+    sampler: Sampler, summary: SampleSummary, targets: Sequence[Target], failed: list[str]
+) -> list[Sheet]:
     """Return the sheets of positives and of negatives, those that have a window.
 
     Windows of the kinds ``"positive"`` and ``"negative"`` go where their kind says; the others go by whether
@@ -51,8 +52,10 @@ def draw_sheets(sampler: Sampler, targets: Sequence[Target], failed: list[str]) 
     Parameters
     ----------
     sampler : Sampler
+    summary : SampleSummary
+        How many windows of each kind there are.
     targets : sequence of Target
-        A few are taken, evenly spread.
+        All of them, or some of each kind. A few are taken, evenly spread.
     failed : list of str
         What could not be read is added here, in words.
     """
@@ -66,14 +69,14 @@ def draw_sheets(sampler: Sampler, targets: Sequence[Target], failed: list[str]) 
             sample = _load(sampler, targets[at], failed)
             if sample is not None:
                 samples[kind or _kind_of(sampler, sample)].append(sample)
-    totals = {kind: len(rows) for kind, rows in by_kind.items()}
+    totals = {row.kind: row.windows for row in summary.kinds}
     sheets = []
     for name, kind in zip(SHEET_NAMES, samples, strict=True):
         shown = samples[kind][:SHOWN]
         if not shown:
             continue
         words = f"{len(shown)} windows, evenly spread over "
-        words += f"{totals[kind]} of kind {kind}" if totals[kind] else f"all {len(targets)}"
+        words += f"{totals[kind]} of kind {kind}" if by_kind[kind] else f"all {summary.windows}"
         words += ", with the outlines of the classes" if kind == "positive" else ""
         sheets.append(Sheet(name, f"{kind.capitalize()}s", f"{words}.", _draw(shown, sampler)))
     return sheets
@@ -118,6 +121,4 @@ def _draw(samples: list[Sample], sampler: Sampler) -> bytes:
     colors = {color for index, color in class_colors(sampler.class_map).items() if index in present}
     # Of hundreds of classes those of the legend's first lines.
     exact = ["#000000", "#ffffff", *sorted(colors)[:32]]
-    with tempfile.TemporaryDirectory() as folder:
-        path = contact_sheet(samples, Path(folder, "sheet.png"), sampler.class_map, columns=COLUMNS)
-        return to_small_png(path, exact)
+    return to_small_png(draw_sheet(samples, sampler.class_map, columns=COLUMNS), exact)
