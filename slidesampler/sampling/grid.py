@@ -131,6 +131,8 @@ class GridSource(WindowSource):
         classes = () if rule is None else foreground_classes(sampler, rule.categories)
         self._filter = GridFilter(conditions, rule, classes, states)
         self._packed: bytes | None = None
+        #: The row asked last, and once it was asked twice the states of its windows.
+        self._row_states: tuple[tuple[int, int] | None, bytes | None] = None, None
         # Counted once: the length must not change, and what cannot be is found out here.
         self._length = self._stops[-1]
 
@@ -138,7 +140,7 @@ class GridSource(WindowSource):
         return self._length
 
     def __getstate__(self) -> dict[str, Any]:
-        state = super().__getstate__()
+        state = {**super().__getstate__(), "_row_states": (None, None)}
         if not self._filter.keeps_all and self._packed is None:
             # What only this process has cannot be asked again elsewhere.
             must = self._filter.in_memory
@@ -155,16 +157,25 @@ class GridSource(WindowSource):
         (y0, y1), (x0, x1) = rows.owned(row), columns.owned(column)
         image_id, kind = table.ids[image], "grid"
         if self._filter.rule is not None:
-            kind = f"grid-{self._kind(image_id, window)}"
+            kind = f"grid-{self._kind(image, row, column, window)}"
         target = self.shape.target(image_id, window, kind, index)
         return target.with_fields(owned=Window(y0, x0, y1 - y0, x1 - x0))
 
-    def _kind(self, image_id: int, window: Window) -> str:
-        rule, states = self._filter.rule, self._filter.only
-        if states is not None and len(states) == 1:
-            return KINDS[states[0]]
+    def _kind(self, image: int, row: int, column: int, window: Window) -> str:
+        rule, only = self._filter.rule, self._filter.only
+        if only is not None and len(only) == 1:
+            return KINDS[only[0]]
         assert rule is not None
-        return rule.kind_of_window(self.sampler, image_id, window, self._filter.classes)
+        image_id, axes = self._table.ids[image], self._table.axes[image]
+        # Who goes along a row is told the whole row at once, who jumps about one window at a time.
+        place, states = self._row_states
+        if place != (image, row):
+            self._row_states = (image, row), None
+            return rule.kind_of_window(self.sampler, image_id, window, self._filter.classes)
+        if states is None:
+            states = bytes(self._filter.states(self.sampler, image_id, axes, (row, row + 1))[0])
+            self._row_states = place, states
+        return KINDS[states[column]]
 
     def _position(self, index: int) -> tuple[int, int, int]:
         """Return image (its position), row and column of a window's place in the full grid."""

@@ -48,19 +48,20 @@ def window_counts(
     ys, xs = np.unique(rows), np.unique(columns)
     # A last row and column for corners behind every window.
     sums = np.zeros((4, len(ys) + 1, len(xs) + 1), np.int64)
+    found = False
     for batch in rectangles:
-        _add_corners(sums, ys, xs, batch)
+        if len(batch):
+            _add_corners(sums, ys, xs, batch)
+            found = True
+    if not found:
+        return np.zeros((len(rows), len(columns)), np.int64)
     for axis in (1, 2):
         np.cumsum(sums, axis=axis, out=sums)
     one, by_x, by_y, by_xy = sums[:, :-1, :-1]
     above = (ys[:, None] * xs) * one - ys[:, None] * by_x - xs * by_y + by_xy
-    top, bottom = ys.searchsorted(rows).T
-    left, right = xs.searchsorted(columns).T
+    bands = above[ys.searchsorted(rows[:, 1])] - above[ys.searchsorted(rows[:, 0])]
     counts: NDArray[np.int64] = (
-        above[np.ix_(bottom, right)]
-        - above[np.ix_(top, right)]
-        - above[np.ix_(bottom, left)]
-        + above[np.ix_(top, left)]
+        bands[:, xs.searchsorted(columns[:, 1])] - bands[:, xs.searchsorted(columns[:, 0])]
     )
     return counts
 
@@ -77,6 +78,8 @@ def _add_corners(
     # No edge of a window runs through it: the corners fall together, and what is left of the sums is its area.
     uncut = (top == bottom) & (left == right)
     np.add.at(tables[3], (top + left)[uncut], (heights * widths)[uncut])
+    if uncut.all():
+        return
     cut = np.flatnonzero(~uncut)
     for rows, y in ((top, y0), (bottom, -y1)):
         for columns, x in ((left, x0), (right, -x1)):

@@ -127,7 +127,10 @@ class TileRule:
             Class indices of the foreground.
         """
         index = sampler.foreground
-        counts = index.count(index.row(image_id), (VALID, *classes), window)
+        row = index.row(image_id)
+        # Classes that the image has; most images have few of them.
+        slots = (VALID, *(slot for slot in classes if index.pixels.item(row, slot)))
+        counts = index.count(row, slots, window)
         if counts is not None:
             return self.kind_of(sum(counts[1:]), counts[0], window.height * window.width)
         foreground = valid = 0
