@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
+from itertools import count, islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,16 +17,23 @@ from slidesampler.geometry import Window
 from slidesampler.rng import Draws
 from slidesampler.sampling.base import SourceSampler
 from slidesampler.sampling.categories import Words, foreground_classes
+from slidesampler.sampling.centering import pushed_inside
 from slidesampler.sampling.choice import WeightedChoice
 from slidesampler.sampling.draw_record import DrawRecord
+from slidesampler.sampling.map_files import WeightMaps
 from slidesampler.sampling.negative_images import prove_impossible
 from slidesampler.sampling.negative_rule import NegativeJudge, NegativeLimits
 from slidesampler.sampling.shape import WindowShape
 from slidesampler.sampling.slides import BalanceBy, SlideRule, SlideWeights
+from slidesampler.sampling.statistics import AskedShares
+from slidesampler.sampling.weighted import WeightedSource
 from slidesampler.sampling.windows import WindowSource, checked_count, checked_index
 from slidesampler.target import Target
 
 __all__ = ["NegativeSource"]
+
+#: Epochs of the source that proposes by maps.
+_EPOCHS = 1 << 62
 
 
 class NegativeSource(WindowSource):
@@ -64,8 +72,12 @@ class NegativeSource(WindowSource):
         Categories that are no foreground: names (of categories, of classes, of supercategories for all below
         them) or category ids. A class counts as negative as a whole, so a category that is drawn as one class
         with others must be named with them.
+    maps : mapping of int to array or path, or str, optional
+        Where to look for *hard* negatives: a map of weights for each image, such as the false positives of the
+        last epoch, given as to :class:`~slidesampler.sampling.weighted.WeightedSource`. The middle of a window
+        is then drawn in proportion to the map instead of uniformly over the tissue; a weight of 0 is never.
     slide_weights : {"area", "sqrt_area", "uniform"} or mapping of int to float, optional
-        How likely each image is, see Notes. By pixels of tissue where None.
+        How likely each image is, see Notes. Where None by pixels of tissue, or by the sum of its map.
     balance_by : {"group"}, optional
         Give every group (such as a patient) the same share of the windows.
     allow_border : bool
@@ -76,7 +88,7 @@ class NegativeSource(WindowSource):
         window of the label layer where the labels are like noise, and where a window of reduced resolution is
         about to be accepted.
     image_ids : iterable of int, optional
-        All images where None.
+        All images where None; those that have a map, where ``maps`` is a mapping.
     downsample, mpp : float, optional
         Output pixel size, in level-0 pixels or in micrometres.
     how : Target or mapping, optional
@@ -101,7 +113,7 @@ class NegativeSource(WindowSource):
     Without ``slide_weights`` and ``balance_by`` every try draws its image anew, so that windows are uniform
     over all places where a negative can be. With either of them the image is drawn once, and all tries are made
     on it: the images then have exactly the shares that were asked for, however hard it is to find a negative
-    on some of them.
+    on some of them. (With ``maps`` every try draws its image anew, whatever the weights.)
 
     The targets have ``kind="negative"``.
     """
@@ -118,6 +130,7 @@ class NegativeSource(WindowSource):
         min_tissue: float = 0.0,
         min_distance_px: float = 0.0,
         negative_categories: Words | None = None,
+        maps: WeightMaps | None = None,
         slide_weights: SlideWeights | None = None,
         balance_by: BalanceBy | None = None,
         allow_border: bool = False,
@@ -127,6 +140,11 @@ class NegativeSource(WindowSource):
         mpp: float | None = None,
         how: Target | Mapping[str, Any] | None = None,
     ) -> None:
+        if image_ids is None and isinstance(maps, Mapping):
+            image_ids = [
+                *(one for one in sampler.image_ids if one in maps),
+                *(set(maps) - set(sampler.image_ids)),
+            ]
         super().__init__(sampler, WindowShape.of(size, downsample, mpp, how), image_ids)
         if operator.index(max_tries) < 1:
             raise ValueError(f"max_tries must be at least 1, got {max_tries}")
@@ -141,10 +159,28 @@ class NegativeSource(WindowSource):
         classes = tuple(index for index in foreground_classes(sampler, None) if index not in negative)
         self.limits = NegativeLimits(classes, max_foreground, min_valid, min_tissue, min_distance_px)
         self._each_try_anew = slide_weights is None and balance_by is None
+        self._around_tissue = maps is None
         ids = self._images.ids(sampler)
         self._slides = SlideRule(sampler, ids, "area" if slide_weights is None else slide_weights, balance_by)
         self._length = checked_count(n)
-        self._check_possible()
+        left = self._check_possible()
+        self._hard = (
+            None
+            if maps is None
+            else WeightedSource(
+                sampler,
+                size,
+                maps,
+                self._length,
+                self.seed,
+                slide_weights=slide_weights,
+                balance_by=balance_by,
+                allow_border=self.allow_border,
+                image_ids=left,
+                downsample=downsample,
+                mpp=mpp,
+            )
+        )
 
     def __len__(self) -> int:
         return self._length
@@ -157,6 +193,18 @@ class NegativeSource(WindowSource):
         here may still have no negative, if its foreground is scattered in just the wrong way.
         """
         return dict(self._table.impossible)
+
+    def asked_shares(self) -> AskedShares:
+        """Return the shares of images that were asked for; of none where negatives decide where they are."""
+        images: dict[int, float] = {}
+        if not self._each_try_anew and self._hard is None:
+            weights = self._table.weights / self._table.weights.sum()
+            images = {
+                image_id: weight
+                for image_id, weight in zip(self._table.ids, weights.tolist(), strict=True)
+                if weight
+            }
+        return AskedShares(kinds={"negative": 1.0}, images=images)
 
     def explain(self, epoch: int, index: int) -> tuple[Target, DrawRecord]:
         """Return the target at ``index`` of an epoch, and how many windows were refused before it, and why.
@@ -177,32 +225,47 @@ class NegativeSource(WindowSource):
         NegativesExhaustedError
             If none of ``max_tries`` is one.
         """
-        draws = Draws(self.seed, epoch, index, "negative")
-        table, judge, choice = self._table, self._judge, self._choice
-        image = choice.draw(draws)
-        refused: dict[str, int] = {}
-        for tries in range(1, self.max_tries + 1):
-            if tries > 1 and self._each_try_anew:
-                image = choice.draw(draws)
-            image_id, row, window = table.ids[image], table.rows[image], self._propose(draws, image)
+        judge, refused = self._judge, dict[str, int]()
+        proposals = (
+            self._uniform(epoch, index) if self._hard is None else self._weighted(self._hard, epoch, index)
+        )
+        image_id = None
+        for tries, (image_id, row, window) in enumerate(islice(proposals, self.max_tries), start=1):
             target = self.shape.target(image_id, window, "negative", index)
             reason = judge.refuse(target, row, image_id, window)
             if reason is None:
                 return target, DrawRecord(tries, refused)
             refused[reason] = refused.get(reason, 0) + 1
-        raise self._exhausted(epoch, index, None if self._each_try_anew else table.ids[image], refused)
+        anew = self._each_try_anew or self._hard is not None
+        raise self._exhausted(epoch, index, None if anew else image_id, refused)
 
-    def _propose(self, draws: Draws, image: int) -> Window:
-        table = self._table
-        height, width = table.extents[image]
-        row = table.rows[image]
-        y, x = table.foreground.place(row, table.foreground.tissue_slot, draws.below(table.tissue[image]))
-        y, x = y - height // 2, x - width // 2
-        if not self.allow_border:
-            slack_y, slack_x = table.slacks[image]
-            y = min(max(y, min(slack_y, 0)), max(slack_y, 0))
-            x = min(max(x, min(slack_x, 0)), max(slack_x, 0))
-        return Window(y, x, height, width)
+    def _uniform(self, epoch: int, index: int) -> Iterator[tuple[int, int, Window]]:
+        """Yield windows around pixels of the tissue: image id, row of the foreground index, window."""
+        draws = Draws(self.seed, epoch, index, "negative")
+        table, choice = self._table, self._choice
+        place, slot = table.foreground.place, table.foreground.tissue_slot
+        image = choice.draw(draws)
+        while True:
+            row, (height, width) = table.rows[image], table.extents[image]
+            y, x = place(row, slot, draws.below(table.tissue[image]))
+            y, x = y - height // 2, x - width // 2
+            if not self.allow_border:
+                length_y, length_x = table.lengths[image]
+                y, x = pushed_inside(y, length_y, height), pushed_inside(x, length_x, width)
+            yield table.ids[image], row, Window(y, x, height, width)
+            if self._each_try_anew:
+                image = choice.draw(draws)
+
+    def _weighted(self, source: WeightedSource, epoch: int, index: int) -> Iterator[tuple[int, int, Window]]:
+        """Yield windows around pixels of the maps, as :meth:`_uniform` does."""
+        row_of = self._table.foreground.row
+        for number in count():
+            # Another epoch for every try: the same index, so that no two indices share their tries.
+            inner = Draws(self.seed, epoch, number, "negative map").below(_EPOCHS)
+            target = source.target(inner, index)
+            assert target.image_id is not None
+            assert target.window is not None
+            yield target.image_id, row_of(target.image_id), target.window
 
     def _exhausted(
         self, epoch: int, index: int, image_id: int | None, refused: Mapping[str, int]
@@ -229,8 +292,8 @@ class NegativeSource(WindowSource):
             refused=refused,
         )
 
-    def _check_possible(self) -> None:
-        """Raise unless there is an image to draw from."""
+    def _check_possible(self) -> list[int]:
+        """Return the images that can have a negative; raise unless there is one to draw from."""
         table = self._table
         left = [image_id for image_id in table.ids if image_id not in table.impossible]
         height, width = self.shape.size
@@ -242,11 +305,12 @@ class NegativeSource(WindowSource):
                 f"pixels ({'; '.join(shown)}{more}); use a smaller size, a lower min_valid or min_tissue, a "
                 "higher max_foreground, or images with background"
             )
-        if not table.weights.any():
+        if self._around_tissue and not table.weights.any():
             raise SamplingError(
                 f"slide_weights is 0 for each of the {len(left)} images that can have a negative window; "
                 f"{len(table.impossible)} others cannot have one"
             )
+        return left
 
     @cached_property
     def _choice(self) -> WeightedChoice:
@@ -262,7 +326,14 @@ class NegativeSource(WindowSource):
         rows = np.array([index.row(image_id) for image_id in ids], np.int64)
         extents = self.shape.extents(self.sampler, ids)
         tissue = index.pixels[rows, index.tissue_slot]
-        impossible = prove_impossible(index, rows, extents, self.limits, allow_border=self.allow_border)
+        impossible = prove_impossible(
+            index,
+            rows,
+            extents,
+            self.limits,
+            allow_border=self.allow_border,
+            around_tissue=self._around_tissue,
+        )
         possible = np.ones(len(ids), np.bool_)
         possible[list(impossible)] = False
         weights = self._slides.weigh(self.sampler, ids, areas=tissue, possible=possible)
@@ -270,8 +341,8 @@ class NegativeSource(WindowSource):
             ids=ids,
             foreground=index,
             rows=rows.tolist(),
+            lengths=index.sizes[rows].tolist(),
             extents=extents.tolist(),
-            slacks=(index.sizes[rows] - extents).tolist(),
             tissue=tissue.tolist(),
             weights=weights,
             impossible={ids[at]: impossible[at] for at in sorted(impossible)},
@@ -285,10 +356,9 @@ class _ImageTable(NamedTuple):
     foreground: ForegroundIndex
     #: Of the foreground index.
     rows: list[int]
+    lengths: list[list[int]]
     #: Of a window.
     extents: list[list[int]]
-    #: What the image is longer than the window; negative where it is shorter.
-    slacks: list[list[int]]
     #: Pixels of tissue.
     tissue: list[int]
     weights: NDArray[np.float64]

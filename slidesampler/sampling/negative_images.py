@@ -28,6 +28,7 @@ def prove_impossible(
     limits: NegativeLimits,
     *,
     allow_border: bool,
+    around_tissue: bool = True,
 ) -> dict[int, str]:
     """Return why images cannot have a negative window, by their position in ``rows``.
 
@@ -45,13 +46,15 @@ def prove_impossible(
     limits : NegativeLimits
     allow_border : bool
         Whether windows may overhang the image.
+    around_tissue : bool
+        Whether the pixel in the middle of every window is tissue, and so valid.
     """
     sizes, pixels = index.sizes[rows], index.pixels[rows]
     areas = extents.prod(axis=1)
     valid, tissue = pixels[:, VALID], pixels[:, index.tissue_slot]
     foreground = pixels[:, list(limits.classes)].sum(axis=1)
     filled = np.minimum(sizes, extents).prod(axis=1)
-    needed = _Needed.of(areas, limits)
+    needed = _Needed.of(areas, limits, around_tissue=around_tissue)
     reasons: dict[int, str] = {}
 
     def found(where: NDArray[np.bool_], text: str, *columns: NDArray[np.int64]) -> None:
@@ -64,7 +67,7 @@ def prove_impossible(
         f"it is too small: {{0}} x {{1}} level-0 pixels fill less than {share:.0%} of a window of {{2}} x {{3}}"
     )
     found(filled < share * areas * (1 - _ROUNDING), text, height, width, *extents.T)
-    found(tissue == 0, "it has no tissue (no valid pixel, where there is no tissue mask)")
+    found((tissue == 0) & around_tissue, "it has no tissue (no valid pixel, where there is no tissue mask)")
     text = f"it has {{0}} valid pixels, fewer than {limits.min_valid:.0%} of a window"
     found(valid < needed.valid * (1 - _ROUNDING), text, valid)
     text = f"it has {{0}} pixels of tissue, fewer than {limits.min_tissue:.0%} of a window"
@@ -76,7 +79,7 @@ def prove_impossible(
     )
     for at in np.flatnonzero(suspicious).tolist():
         if at not in reasons and not _has_room(
-            index, int(rows[at]), extents[at].tolist(), limits, allow_border=allow_border
+            index, int(rows[at]), extents[at].tolist(), limits, allow_border, around_tissue
         ):
             reasons[at] = "wherever a window lies, it holds too much foreground, or too little that is valid"
     return reasons
@@ -91,10 +94,11 @@ class _Needed(NamedTuple):
     free: NDArray[np.float64]
 
     @classmethod
-    def of(cls, areas: NDArray[np.int64], limits: NegativeLimits) -> _Needed:
-        # The pixel in the middle of a window is tissue, and that is valid.
-        valid = np.maximum(areas * limits.min_valid, 1)
-        return cls(valid, np.maximum(areas * limits.min_tissue, 1), valid * (1 - limits.max_foreground))
+    def of(cls, areas: NDArray[np.int64], limits: NegativeLimits, *, around_tissue: bool) -> _Needed:
+        least = 1.0 if around_tissue else 0.0
+        valid: NDArray[np.float64] = np.maximum(areas * limits.min_valid, least)
+        tissue: NDArray[np.float64] = np.maximum(areas * limits.min_tissue, least)
+        return cls(valid, tissue, valid * (1 - limits.max_foreground))
 
 
 def _suspicious(
@@ -122,7 +126,12 @@ def _suspicious(
 
 
 def _has_room(
-    index: ForegroundIndex, row: int, extent: Sequence[int], limits: NegativeLimits, *, allow_border: bool
+    index: ForegroundIndex,
+    row: int,
+    extent: Sequence[int],
+    limits: NegativeLimits,
+    allow_border: bool,
+    around_tissue: bool,
 ) -> bool:
     """Return False where the counts a cell leave no place for a negative window."""
     height, width = index.sizes[row].tolist()
@@ -140,7 +149,7 @@ def _has_room(
     most_tissue = np.minimum(_block_sums(tissue, ys.touched, xs.touched), area)
     most_free = np.minimum(_block_sums(valid - foreground, ys.touched, xs.touched), area)
     least = _block_sums(foreground, ys.held, xs.held)
-    needed = _Needed.of(np.array(area), limits)
+    needed = _Needed.of(np.array(area), limits, around_tissue=around_tissue)
     slack = 1 - _ROUNDING
     room = (most_valid >= needed.valid * slack) & (most_tissue >= needed.tissue * slack)
     room &= most_free >= needed.free * slack
