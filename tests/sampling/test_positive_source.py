@@ -1,55 +1,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 
 import numpy as np
 import pytest
+from positive_samplers import BoxSampler, is_plausible, targets_of
 
 from slidesampler.errors import SamplingError, TargetError
 from slidesampler.geometry import Window
 from slidesampler.models import NO_CATEGORY, ClassMap
-from slidesampler.sampling import PositiveSource
-from slidesampler.shapes import Shapes
+from slidesampler.sampling.positive import PositiveSource
 from slidesampler.testing.source_contract import RectangleSampler
-
-#: Probability of a false alarm: the seeds are fixed, so a test either always passes or never.
-CRITICAL_SIGMA = 4.0
-
-
-class BoxSampler(RectangleSampler):
-    """One 400 x 500 image per list of (category, box); annotation ids count up from 1000."""
-
-    def __init__(self, *images, mpp=0.5):
-        super().__init__(images=len(images))
-        self.boxes = images
-
-    @property
-    def _sizes(self):
-        return np.array([(400, 500)] * len(self.boxes))
-
-    @property
-    def _stops(self):
-        return np.cumsum([len(boxes) for boxes in self.boxes])
-
-    @property
-    def _shapes(self):
-        flat = [annot for boxes in self.boxes for annot in boxes]
-        n = len(flat)
-        return replace(
-            Shapes.empty(),
-            annot_ids=1000 + np.arange(n),
-            category_ids=np.array([category for category, _ in flat], np.int64),
-            kinds=np.full(n, 2, np.uint8),
-            boxes_xyxy=np.array([box for _, box in flat], float).reshape(n, 4),
-            areas=np.ones(n),
-            rle_heights=np.zeros(n, np.int64),
-            **{name: np.zeros(n + 1, np.int64) for name in ("annot_parts", "annot_runs", "annot_keypoints")},
-        )
-
-
-def targets_of(source, epochs=(0,)):
-    return [source.target(epoch, index) for epoch in epochs for index in range(len(source))]
 
 
 def center_pixel(sampler, annot_id):
@@ -121,17 +82,6 @@ def test_category_that_is_ignored_is_never_chosen():
     assert [target.annot_id for target in targets_of(PositiveSource(sampler, 8))] == [1001]
     with pytest.raises(TargetError, match="'stroma' stands for the background or for ignored"):
         PositiveSource(sampler, 8, categories="stroma")
-
-
-def chi_square(counts, expected):
-    counts, expected = np.asarray(counts, float), np.asarray(expected, float)
-    return float(((counts - expected) ** 2 / expected).sum())
-
-
-def is_plausible(counts, expected):
-    """Whether chi-square is within 4 sigma of its mean (mean k - 1, variance 2 (k - 1))."""
-    freedom = len(counts) - 1
-    return chi_square(counts, expected) < freedom + CRITICAL_SIGMA * (2 * freedom) ** 0.5
 
 
 CROWDED = BoxSampler(
