@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from itertools import repeat
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from slidesampler.annotations.spans import ragged_arange
 from slidesampler.errors import TargetError
 from slidesampler.foreground.columns import IndexColumns
 from slidesampler.foreground.image_index import VALID
 from slidesampler.geometry import Window
 
 __all__ = ["ForegroundIndex"]
+
+#: Up to so many entries or rectangles are gone through one by one; more of them are worth calls into numpy.
+_FEW = 16
+#: A window over so many rows of cells is worth calls into numpy, too.
+_MANY_ROWS = 24
 
 
 class ForegroundIndex:
@@ -69,6 +75,8 @@ class ForegroundIndex:
         self._has_tissue: list[bool] = self.columns.flags[:, 1].tolist()
         self._cells: list[int] = self.columns.cells.tolist()
         self._sizes: list[tuple[int, int]] = [(height, width) for height, width in self.sizes.tolist()]
+        self._slot_starts: list[list[int]] = self.columns.slot_starts.tolist()
+        self._keys, self._counts, self._ends = self.columns.keys, self.columns.counts, self.columns.ends
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -136,25 +144,22 @@ class ForegroundIndex:
         window : Window
             Level-0 pixels; what overhangs the image counts as nothing.
         """
-        found = self._touched(row, slots, window)
-        counts: list[int] = found.whole.tolist()
-        if not len(found.partial):
-            return counts
-        columns = self.columns
-        entries = found.partial
-        stops = columns.rect_ends[entries]
-        starts = np.where(entries > 0, columns.rect_ends[entries - 1], 0)
-        if (columns.rect_areas[stops - 1] != columns.counts[entries]).any():
-            return None
-        which = ragged_arange(starts, stops)
-        owner = np.repeat(np.arange(len(entries)), stops - starts)
-        y, x, height, width = columns.rects[which].T.astype(np.int64)
-        y, x = y + found.ys[owner], x + found.xs[owner]
-        rows = np.minimum(y + height, window.y1) - np.maximum(y, window.y)
-        across = np.minimum(x + width, window.x1) - np.maximum(x, window.x)
-        areas = np.maximum(rows, 0) * np.maximum(across, 0)
-        for at, area in zip(found.slots[owner].tolist(), areas.tolist(), strict=True):
-            counts[at] += area
+        box = self._box(row, window)
+        if box is None:
+            return [0] * len(slots)
+        rects = _Rectangles(self.columns)
+        counts = []
+        for at, slot in enumerate(slots):
+            total, cut = self._walk(row, slot, box)
+            for entry, y, x, count in cut:
+                top, left = max(box.y - y, 0), max(box.x - x, 0)
+                bottom, right = min(box.y1 - y, box.cell), min(box.x1 - x, box.cell)
+                if count == min(box.cell, box.height - y) * min(box.cell, box.width - x):
+                    total += (bottom - top) * (right - left)
+                elif not rects.add(at, entry, count, (top, left, bottom, right)):
+                    return None
+            counts.append(total)
+        rects.sum_into(counts)
         return counts
 
     def bounds(self, row: int, slots: Sequence[int], window: Window) -> tuple[list[int], list[int]]:
@@ -162,21 +167,25 @@ class ForegroundIndex:
 
         Cheaper than :meth:`count`: no rectangle is looked at.
         """
-        found = self._touched(row, slots, window)
-        low, high = found.whole.tolist(), found.whole.tolist()
-        if not len(found.partial):
-            return low, high
-        cell, (height, width) = self._cells[row], self._sizes[row]
-        rows = np.minimum(found.ys + cell, min(window.y1, height)) - np.maximum(found.ys, window.y)
-        across = np.minimum(found.xs + cell, min(window.x1, width)) - np.maximum(found.xs, window.x)
-        sizes = np.minimum(cell, height - found.ys) * np.minimum(cell, width - found.xs)
-        counts, inside = self.columns.counts[found.partial].astype(np.int64), rows * across
-        most = np.minimum(counts, inside).tolist()
-        least = np.maximum(counts - (sizes - inside), 0).tolist()
-        for at, few, many in zip(found.slots.tolist(), least, most, strict=True):
-            low[at] += few
-            high[at] += many
-        return low, high
+        box = self._box(row, window)
+        if box is None:
+            return [0] * len(slots), [0] * len(slots)
+        y0, x0, y1, x1, cell, height, width, _ = box
+        lows, highs = [], []
+        for slot in slots:
+            low, cut = self._walk(row, slot, box)
+            high = low
+            for _, y, x, count in cut:
+                bottom, right = y + cell, x + cell
+                inside = min(y1, bottom) - (y if y > y0 else y0)
+                inside *= min(x1, right) - (x if x > x0 else x0)
+                outside = (min(bottom, height) - y) * (min(right, width) - x) - inside
+                high += count if count < inside else inside
+                if count > outside:
+                    low += count - outside
+            lows.append(low)
+            highs.append(high)
+        return lows, highs
 
     def _stored(self, row: int, slot: int) -> int:
         """Return the slot whose entries are looked at: without a tissue mask tissue is what is valid."""
@@ -186,49 +195,163 @@ class ForegroundIndex:
         cell, (height, width) = self._cells[row], self._sizes[row]
         return -(-height // cell) * -(-width // cell)
 
-    def _touched(self, row: int, slots: Sequence[int], window: Window) -> _Touched:
-        """Return the pixels of the cells inside a window, and the entries of those that it cuts."""
+    def _box(self, row: int, window: Window) -> _Box | None:
+        """Return what of an image a window covers; None where it lies outside."""
         cell, (height, width) = self._cells[row], self._sizes[row]
-        whole = np.zeros(len(slots), np.int64)
-        inside = window.intersect(Window(0, 0, height, width))
-        if inside is None:
-            return _Touched(whole, *(np.zeros(0, np.int64),) * 4)
-        stored = [self._stored(row, slot) for slot in slots]
-        if self._all_valid[row] and VALID in stored:
-            whole[[slot == VALID for slot in stored]] = inside.height * inside.width
-        grid_width = -(-width // cell)
-        rows = np.arange(inside.y // cell, (inside.y1 - 1) // cell + 1)
-        first, last = inside.x // cell, (inside.x1 - 1) // cell
-        keys = (np.array(stored)[:, None] * self._grid_size(row) + rows * grid_width).reshape(-1)
-        begin, end = self.columns.slot_starts[row, [0, -1]].tolist()
-        own = self.columns.keys[begin:end]
-        starts = own.searchsorted(keys + first)
-        stops = own.searchsorted(keys + last, "right")
-        entries = ragged_arange(starts, stops) + begin
-        if not len(entries):
-            return _Touched(whole, *(np.zeros(0, np.int64),) * 4)
-        at = np.repeat(np.arange(len(keys)) // len(rows), stops - starts)
-        cells = self.columns.keys[entries] % self._grid_size(row)
-        ys, xs = cells // grid_width * cell, cells % grid_width * cell
-        held = (
-            (ys >= inside.y)
-            & (xs >= inside.x)
-            & (np.minimum(ys + cell, height) <= inside.y1)
-            & (np.minimum(xs + cell, width) <= inside.x1)
+        y, x = max(window.y, 0), max(window.x, 0)
+        y1, x1 = min(window.y + window.height, height), min(window.x + window.width, width)
+        if y >= y1 or x >= x1:
+            return None
+        return _Box(y, x, y1, x1, cell, height, width, -(-width // cell))
+
+    def _walk(self, row: int, slot: int, box: _Box) -> tuple[int, list[tuple[int, int, int, int]]]:
+        """Return the pixels of a slot in the cells inside a box, and the entries of those that its edge cuts.
+
+        An entry is given as its number, the corner of its cell ``(y, x)``, and its pixels.
+        """
+        if slot == self.tissue_slot and not self._has_tissue[row]:
+            slot = VALID
+        if slot == VALID and self._all_valid[row]:
+            return (box.y1 - box.y) * (box.x1 - box.x), []
+        begin, end = self._slot_starts[row][slot : slot + 2]
+        if begin == end:
+            return 0, []
+        cell, columns = box.cell, box.columns
+        base = slot * columns * -(-box.height // cell)
+        left, right = box.x // cell, (box.x1 - 1) // cell
+        keys = self._keys
+        # Plain bisection: a call into numpy costs more than its steps.
+        begin = bisect_left(keys, base + box.y // cell * columns + left, begin, end)
+        end = bisect_right(keys, base + (box.y1 - 1) // cell * columns + right, begin, end)
+        if begin == end:
+            return 0, []
+        if end - begin > _FEW:
+            walk = self._walk_rows if box.y1 - box.y < _MANY_ROWS * cell else self._walk_many
+            return walk(base, begin, end, box)
+        total, cut = 0, []
+        found = zip(range(begin, end), keys[begin:end].tolist(), self._counts[begin:end].tolist(), strict=True)
+        for entry, key, count in found:
+            y, x = divmod(key - base, columns)
+            if left <= x <= right:
+                y, x = y * cell, x * cell
+                if box.holds(y, x):
+                    total += count
+                else:
+                    cut.append((entry, y, x, count))
+        return total, cut
+
+    def _walk_rows(
+        self, base: int, begin: int, end: int, box: _Box
+    ) -> tuple[int, list[tuple[int, int, int, int]]]:
+        """Do what :meth:`_walk` does row of cells by row, whose inner cells are summed by their ends."""
+        cell, keys, counts = box.cell, self._keys, self._counts
+        left, right = box.x // cell, (box.x1 - 1) // cell
+        inner_left = left + (left * cell < box.x)
+        inner_right = right - (right * cell + cell > box.x1 and box.x1 < box.width)
+        total, cut = 0, []
+        for row in range(box.y // cell, (box.y1 - 1) // cell + 1):
+            first = base + row * box.columns
+            begin = bisect_left(keys, first + left, begin, end)
+            stop = bisect_right(keys, first + right, begin, end)
+            y = row * cell
+            if begin < stop and box.holds(y, inner_left * cell):
+                # A cell that the left or the right edge cuts, if it has an entry.
+                if inner_left > left and keys[begin] == first + left:
+                    cut.append((begin, y, left * cell, int(counts[begin])))
+                    begin += 1
+                last = stop
+                if inner_right < right and begin < stop and keys[stop - 1] == first + right:
+                    last = stop - 1
+                    cut.append((last, y, right * cell, int(counts[last])))
+                if begin < last:
+                    # Running sums begin anew with each slot: the first entry may have none before it.
+                    total += int(self._ends[last - 1]) - int(self._ends[begin]) + int(counts[begin])
+            else:
+                xs = ((keys[begin:stop] - first) * cell).tolist()
+                cut.extend(zip(range(begin, stop), repeat(y), xs, counts[begin:stop].tolist(), strict=False))
+            begin = stop
+        return total, cut
+
+    def _walk_many(
+        self, base: int, begin: int, end: int, box: _Box
+    ) -> tuple[int, list[tuple[int, int, int, int]]]:
+        """Do what :meth:`_walk` does for entries ``[begin, end)`` of one slot, many at once."""
+        cell = box.cell
+        rows, columns = np.divmod(self._keys[begin:end] - base, box.columns)
+        within = np.flatnonzero((columns >= box.x // cell) & (columns <= (box.x1 - 1) // cell))
+        ys, xs, counts = rows[within] * cell, columns[within] * cell, self._counts[begin:end][within]
+        held = (ys >= box.y) & (xs >= box.x)
+        held &= np.minimum(ys + cell, box.height) <= box.y1
+        held &= np.minimum(xs + cell, box.width) <= box.x1
+        cut = np.flatnonzero(~held)
+        entries = within[cut] + begin
+        listed = zip(entries.tolist(), ys[cut].tolist(), xs[cut].tolist(), counts[cut].tolist(), strict=True)
+        return int(counts.sum(dtype=np.int64, where=held)), list(listed)
+
+
+class _Box(NamedTuple):
+    """The part of a window that is inside an image, half-open, and the image's size and cells."""
+
+    y: int
+    x: int
+    y1: int
+    x1: int
+    cell: int
+    height: int
+    width: int
+    #: Of cells.
+    columns: int
+
+    def holds(self, y: int, x: int) -> bool:
+        """Return whether the cell with this corner lies wholly inside."""
+        cell = self.cell
+        return (
+            y >= self.y
+            and x >= self.x
+            and (y + cell <= self.y1 or self.y1 == self.height)
+            and (x + cell <= self.x1 or self.x1 == self.width)
         )
-        np.add.at(whole, at[held], self.columns.counts[entries[held]])
-        cut = ~held
-        return _Touched(whole, entries[cut], at[cut], ys[cut], xs[cut])
 
 
-class _Touched(NamedTuple):
-    """What of an image's entries a window touches."""
+class _Rectangles:
+    """Collects entries whose rectangles are to be cut with a window, and does it in one go."""
 
-    #: Pixels of each slot in cells that lie wholly inside.
-    whole: NDArray[np.int64]
-    #: Entries of cells that are cut by the window's edge.
-    partial: NDArray[np.int64]
-    #: For each of them: position of its slot, and the corner of its cell.
-    slots: NDArray[np.int64]
-    ys: NDArray[np.int64]
-    xs: NDArray[np.int64]
+    def __init__(self, columns: IndexColumns) -> None:
+        self._columns = columns
+        self._slots: list[int] = []
+        self._parts: list[NDArray[np.uint16]] = []
+        self._windows: list[tuple[int, int, int, int]] = []
+
+    def add(self, slot: int, entry: int, count: int, window: tuple[int, int, int, int]) -> bool:
+        """Take an entry and the window ``(y, x, y1, x1)`` within its cell; False where it does not have all."""
+        ends = self._columns.rect_ends
+        first, stop = int(ends[entry - 1]) if entry else 0, int(ends[entry])
+        if self._columns.rect_areas[stop - 1] != count:
+            return False
+        self._slots.append(slot)
+        self._parts.append(self._columns.rects[first:stop])
+        self._windows.append(window)
+        return True
+
+    def sum_into(self, counts: list[int]) -> None:
+        """Add the pixels that the windows cut out to the counts of their slots."""
+        lengths = [len(part) for part in self._parts]
+        if sum(lengths) <= _FEW:
+            for slot, part, (top, left, bottom, right) in zip(
+                self._slots, self._parts, self._windows, strict=True
+            ):
+                for y, x, height, width in part.tolist():
+                    rows = min(y + height, bottom) - max(y, top)
+                    across = min(x + width, right) - max(x, left)
+                    if rows > 0 and across > 0:
+                        counts[slot] += rows * across
+            return
+        rects = np.concatenate(self._parts).astype(np.int32)
+        windows = np.array(self._windows, np.int32).repeat(lengths, axis=0)
+        firsts = np.maximum(rects[:, :2], windows[:, :2])
+        lasts = np.minimum(rects[:, :2] + rects[:, 2:], windows[:, 2:])
+        sides = np.maximum(lasts - firsts, 0)
+        areas = sides[:, 0] * sides[:, 1]
+        starts = np.cumsum([0, *lengths[:-1]])
+        for slot, area in zip(self._slots, np.add.reduceat(areas, starts).tolist(), strict=True):
+            counts[slot] += area
