@@ -11,6 +11,7 @@ from typing import Any
 from slidesampler.errors import SlideSamplerError, TargetError
 from slidesampler.sampling.balanced import BalancedSource
 from slidesampler.sampling.base import SourceSampler, TargetSource
+from slidesampler.sampling.coverage import CoverageSource
 from slidesampler.sampling.fixed import FixedSource
 from slidesampler.sampling.grid import GridSource
 from slidesampler.sampling.mixture import MixtureSource
@@ -24,6 +25,7 @@ __all__ = ["SOURCE_NAMES", "source_from_words", "source_options"]
 
 #: Sources that are made from a sampler and options.
 _CLASSES: Mapping[str, type[Any]] = {
+    "coverage": CoverageSource,
     "grid": GridSource,
     "negative": NegativeSource,
     "positive": PositiveSource,
