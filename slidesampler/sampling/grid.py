@@ -29,6 +29,8 @@ __all__ = ["GridSource"]
 
 #: Which positions are kept travels with a pickle where it takes no more bytes; else workers find out again.
 PACKED_BYTES = 32 * 1024
+#: Rows of grids whose windows' states are remembered; a byte a window.
+MAX_ROWS = 4096
 
 Where: TypeAlias = Literal["tissue"] | Mapping[int, NDArray[Any] | str | os.PathLike[str]]
 
@@ -131,8 +133,8 @@ class GridSource(WindowSource):
         classes = () if rule is None else foreground_classes(sampler, rule.categories)
         self._filter = GridFilter(conditions, rule, classes, states)
         self._packed: bytes | None = None
-        #: The row asked last, and once it was asked twice the states of its windows.
-        self._row_states: tuple[tuple[int, int] | None, bytes | None] = None, None
+        #: Rows of images that were asked for, and from the second time on the states of their windows.
+        self._row_states: dict[tuple[int, int], bytes] = {}
         # Counted once: the length must not change, and what cannot be is found out here.
         self._length = self._stops[-1]
 
@@ -140,7 +142,7 @@ class GridSource(WindowSource):
         return self._length
 
     def __getstate__(self) -> dict[str, Any]:
-        state = {**super().__getstate__(), "_row_states": (None, None)}
+        state = {**super().__getstate__(), "_row_states": {}}
         if not self._filter.keeps_all and self._packed is None:
             # What only this process has cannot be asked again elsewhere.
             must = self._filter.in_memory
@@ -167,14 +169,18 @@ class GridSource(WindowSource):
             return KINDS[only[0]]
         assert rule is not None
         image_id, axes = self._table.ids[image], self._table.axes[image]
-        # Who goes along a row is told the whole row at once, who jumps about one window at a time.
-        place, states = self._row_states
-        if place != (image, row):
-            self._row_states = (image, row), None
-            return rule.kind_of_window(self.sampler, image_id, window, self._filter.classes)
+        # One window is cheaper than its row, a row cheaper than its windows: who comes again is told the row.
+        known = self._row_states
+        states = known.get((image, row))
         if states is None:
-            states = bytes(self._filter.states(self.sampler, image_id, axes, (row, row + 1))[0])
-            self._row_states = place, states
+            if len(known) >= MAX_ROWS:
+                known.clear()
+            known[image, row] = b""
+            return rule.kind_of_window(self.sampler, image_id, window, self._filter.classes)
+        if not states:
+            states = known[image, row] = bytes(
+                self._filter.states(self.sampler, image_id, axes, (row, row + 1))[0]
+            )
         return KINDS[states[column]]
 
     def _position(self, index: int) -> tuple[int, int, int]:

@@ -50,6 +50,9 @@ def window_counts(
     sums = np.zeros((4, len(ys) + 1, len(xs) + 1), np.int64)
     found = False
     for batch in rectangles:
+        if len(batch) == 1 and _holds_all(batch[0].tolist(), ys, xs):
+            # Rectangles are disjoint, so there are no others that matter.
+            return np.diff(rows) * np.diff(columns)[:, 0]
         if len(batch):
             _add_corners(sums, ys, xs, batch)
             found = True
@@ -80,14 +83,19 @@ def _add_corners(
     np.add.at(tables[3], (top + left)[uncut], (heights * widths)[uncut])
     if uncut.all():
         return
+    # All four corners of the others in one go, each with its sign along y and x.
     cut = np.flatnonzero(~uncut)
-    for rows, y in ((top, y0), (bottom, -y1)):
-        for columns, x in ((left, x0), (right, -x1)):
-            at = (rows + columns)[cut]
-            y_cut, x_cut = y[cut], x[cut]
-            # The far corners are given as negative numbers, which carry the sign of the corner.
-            sign_y, sign_x = (1 if rows is top else -1), (1 if columns is left else -1)
-            np.add.at(tables[0], at, sign_y * sign_x)
-            np.add.at(tables[1], at, sign_y * x_cut)
-            np.add.at(tables[2], at, sign_x * y_cut)
-            np.add.at(tables[3], at, x_cut * y_cut)
+    ones = np.ones(len(cut), np.int64)
+    at = np.concatenate([(rows + columns)[cut] for rows in (top, bottom) for columns in (left, right)])
+    y, x = (
+        np.concatenate(corners) for corners in ((y0[cut], y0[cut], -y1[cut], -y1[cut]), (x0[cut], -x1[cut]) * 2)
+    )
+    sign_y, sign_x = np.concatenate((ones, ones, -ones, -ones)), np.concatenate((ones, -ones, ones, -ones))
+    for table, values in zip(tables, (sign_y * sign_x, sign_y * x, sign_x * y, x * y), strict=True):
+        np.add.at(table, at, values)
+
+
+def _holds_all(rectangle: list[int], ys: NDArray[np.int64], xs: NDArray[np.int64]) -> bool:
+    """Say whether every window lies in a rectangle."""
+    y, x, height, width = rectangle
+    return bool(y <= ys[0] and x <= xs[0] and y + height >= ys[-1] and x + width >= xs[-1])

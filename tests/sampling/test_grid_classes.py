@@ -12,11 +12,10 @@ from hypothesis import strategies as st
 from slidesampler.errors import SamplingError, TargetError
 from slidesampler.geometry import Window
 from slidesampler.sampler import Sampler
+from slidesampler.sampling import grid
 from slidesampler.sampling.grid import GridSource
 from slidesampler.sampling.grid_rule import KINDS, TileRule
 from slidesampler.testing.source_contract import RectangleSampler
-
-HUGE = 1000
 
 
 class LabelSampler(RectangleSampler):
@@ -139,7 +138,17 @@ def test_the_order_of_asking_changes_nothing(order):
         image_id, row, column = source.locate(i)
         expected = KINDS[source.kinds_of(image_id)[row, column]]
         assert source.target(0, i).kind == f"grid-{expected}"
-    assert source.__getstate__()["_row_states"] == (None, None)
+    assert len(source._row_states) == sum(source.grid_shape(image_id)[0] for image_id in source.image_ids)
+    assert source.__getstate__()["_row_states"] == {}
+
+
+def test_few_rows_are_remembered(monkeypatch):
+    monkeypatch.setattr(grid, "MAX_ROWS", 3)
+    source = GridSource(LabelSampler(blobs((170, 160), 0)), 20, classify=True)
+    states = source.kinds_of(3).reshape(-1)
+    for i in [*range(len(source)), *range(0, len(source), 3)]:
+        assert source.target(0, i).kind == f"grid-{KINDS[states[i]]}"
+        assert len(source._row_states) <= 3
 
 
 def test_several_kinds():
@@ -177,7 +186,7 @@ def test_no_label_is_read_but_in_noise():
         target = source.target(0, i)
         mask = sampler.load_mask(3, target.window)
         kind = expected_kind(mask, rule, [1, 2, 3])
-        image_id, row, column = source.locate(i)
+        _, row, column = source.locate(i)
         assert (target.kind, KINDS[source.kinds_of(3)[row, column]]) == (f"grid-{kind}", kind)
 
 
