@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from itertools import repeat
 from typing import NamedTuple
 
 import numpy as np
@@ -63,7 +62,7 @@ class ForegroundIndex:
 
     def __init__(self, columns: IndexColumns) -> None:
         # Plain arrays: slicing a numpy.memmap costs ten times as much.
-        self.columns = IndexColumns(*(np.asarray(column) for column in columns.to_arrays().values()))
+        self.columns = IndexColumns(*(np.ascontiguousarray(column) for column in columns.to_arrays().values()))
         self.image_ids = self.columns.image_ids
         self.sizes = self.columns.sizes
         self.pixels = self.columns.pixels
@@ -76,10 +75,17 @@ class ForegroundIndex:
         self._cells: list[int] = self.columns.cells.tolist()
         self._sizes: list[tuple[int, int]] = [(height, width) for height, width in self.sizes.tolist()]
         self._slot_starts: list[list[int]] = self.columns.slot_starts.tolist()
-        self._keys, self._counts, self._ends = self.columns.keys, self.columns.counts, self.columns.ends
+        # Elements of a memoryview are Python's own numbers, and half as costly to come by as numpy's.
+        self._keys, self._counts = self.columns.keys.data, self.columns.counts.data
+        self._ends, self._rect_ends = self.columns.ends.data, self.columns.rect_ends.data
+        self._rect_areas = self.columns.rect_areas.data
+        self._rects = self.columns.rects.reshape(-1).data
 
     def __len__(self) -> int:
         return len(self.image_ids)
+
+    def __reduce__(self) -> tuple[type[ForegroundIndex], tuple[IndexColumns]]:
+        return ForegroundIndex, (self.columns,)
 
     def row(self, image_id: int) -> int:
         """Return the row of an image.
@@ -111,25 +117,24 @@ class ForegroundIndex:
         """
         if not 0 <= rank < self.pixels[row, slot]:
             raise IndexError(f"pixel {rank} of {self.pixels[row, slot]} was asked for")
-        slot = self._stored(row, slot)
+        rank, slot = int(rank), self._stored(row, slot)
         if slot == VALID and self._all_valid[row]:
             return divmod(rank, self._sizes[row][1])
-        columns = self.columns
-        start, stop = columns.slot_starts[row, slot : slot + 2].tolist()
-        entry = start + int(columns.ends[start:stop].searchsorted(rank, "right"))
+        start, stop = self._slot_starts[row][slot : slot + 2]
+        entry = bisect_right(self._ends, rank, start, stop)
         if entry > start:
-            rank -= int(columns.ends[entry - 1])
-        first = int(columns.rect_ends[entry - 1]) if entry else 0
-        areas = columns.rect_areas[first : columns.rect_ends[entry]]
+            rank -= self._ends[entry - 1]
+        first, last = self._rect_ends[entry - 1] if entry else 0, self._rect_ends[entry]
         # Fewer where a part of them is kept.
-        rank %= int(areas[-1])
-        at = int(areas.searchsorted(rank, "right"))
-        if at:
-            rank -= int(areas[at - 1])
-        y, x, _, width = columns.rects[first + at].tolist()
-        cell, grid_width = self._cells[row], -(-self._sizes[row][1] // self._cells[row])
-        cell_row, cell_column = divmod(int(columns.keys[entry]) % self._grid_size(row), grid_width)
-        return cell_row * cell + y + rank // width, cell_column * cell + x + rank % width
+        rank %= self._rect_areas[last - 1]
+        at = bisect_right(self._rect_areas, rank, first, last)
+        if at > first:
+            rank -= self._rect_areas[at - 1]
+        y, x, _, width = self._rects[4 * at : 4 * at + 4]
+        cell, (height, image_width) = self._cells[row], self._sizes[row]
+        columns = -(-image_width // cell)
+        key = self._keys[entry] - slot * columns * -(-height // cell)
+        return key // columns * cell + y + rank // width, key % columns * cell + x + rank % width
 
     def count(self, row: int, slots: Sequence[int], window: Window) -> list[int] | None:
         """Return how many pixels of each slot a window holds; None where the rectangles do not tell.
@@ -147,7 +152,7 @@ class ForegroundIndex:
         box = self._box(row, window)
         if box is None:
             return [0] * len(slots)
-        rects = _Rectangles(self.columns)
+        rects = _Rectangles(self.columns.rects)
         counts = []
         for at, slot in enumerate(slots):
             total, cut = self._walk(row, slot, box)
@@ -156,8 +161,11 @@ class ForegroundIndex:
                 bottom, right = min(box.y1 - y, box.cell), min(box.x1 - x, box.cell)
                 if count == min(box.cell, box.height - y) * min(box.cell, box.width - x):
                     total += (bottom - top) * (right - left)
-                elif not rects.add(at, entry, count, (top, left, bottom, right)):
-                    return None
+                else:
+                    first, stop = self._rect_ends[entry - 1] if entry else 0, self._rect_ends[entry]
+                    if self._rect_areas[stop - 1] != count:
+                        return None
+                    rects.add(at, first, stop, (top, left, bottom, right))
             counts.append(total)
         rects.sum_into(counts)
         return counts
@@ -191,10 +199,6 @@ class ForegroundIndex:
         """Return the slot whose entries are looked at: without a tissue mask tissue is what is valid."""
         return VALID if slot == self.tissue_slot and not self._has_tissue[row] else slot
 
-    def _grid_size(self, row: int) -> int:
-        cell, (height, width) = self._cells[row], self._sizes[row]
-        return -(-height // cell) * -(-width // cell)
-
     def _box(self, row: int, window: Window) -> _Box | None:
         """Return what of an image a window covers; None where it lies outside."""
         cell, (height, width) = self._cells[row], self._sizes[row]
@@ -209,8 +213,7 @@ class ForegroundIndex:
 
         An entry is given as its number, the corner of its cell ``(y, x)``, and its pixels.
         """
-        if slot == self.tissue_slot and not self._has_tissue[row]:
-            slot = VALID
+        slot = self._stored(row, slot)
         if slot == VALID and self._all_valid[row]:
             return (box.y1 - box.y) * (box.x1 - box.x), []
         begin, end = self._slot_starts[row][slot : slot + 2]
@@ -257,18 +260,17 @@ class ForegroundIndex:
             if begin < stop and box.holds(y, inner_left * cell):
                 # A cell that the left or the right edge cuts, if it has an entry.
                 if inner_left > left and keys[begin] == first + left:
-                    cut.append((begin, y, left * cell, int(counts[begin])))
+                    cut.append((begin, y, left * cell, counts[begin]))
                     begin += 1
                 last = stop
                 if inner_right < right and begin < stop and keys[stop - 1] == first + right:
                     last = stop - 1
-                    cut.append((last, y, right * cell, int(counts[last])))
+                    cut.append((last, y, right * cell, counts[last]))
                 if begin < last:
                     # Running sums begin anew with each slot: the first entry may have none before it.
-                    total += int(self._ends[last - 1]) - int(self._ends[begin]) + int(counts[begin])
+                    total += self._ends[last - 1] - self._ends[begin] + counts[begin]
             else:
-                xs = ((keys[begin:stop] - first) * cell).tolist()
-                cut.extend(zip(range(begin, stop), repeat(y), xs, counts[begin:stop].tolist(), strict=False))
+                cut += [(entry, y, (keys[entry] - first) * cell, counts[entry]) for entry in range(begin, stop)]
             begin = stop
         return total, cut
 
@@ -277,9 +279,9 @@ class ForegroundIndex:
     ) -> tuple[int, list[tuple[int, int, int, int]]]:
         """Do what :meth:`_walk` does for entries ``[begin, end)`` of one slot, many at once."""
         cell = box.cell
-        rows, columns = np.divmod(self._keys[begin:end] - base, box.columns)
+        rows, columns = np.divmod(self.columns.keys[begin:end] - base, box.columns)
         within = np.flatnonzero((columns >= box.x // cell) & (columns <= (box.x1 - 1) // cell))
-        ys, xs, counts = rows[within] * cell, columns[within] * cell, self._counts[begin:end][within]
+        ys, xs, counts = rows[within] * cell, columns[within] * cell, self.columns.counts[begin:end][within]
         held = (ys >= box.y) & (xs >= box.x)
         held &= np.minimum(ys + cell, box.height) <= box.y1
         held &= np.minimum(xs + cell, box.width) <= box.x1
@@ -316,22 +318,17 @@ class _Box(NamedTuple):
 class _Rectangles:
     """Collects entries whose rectangles are to be cut with a window, and does it in one go."""
 
-    def __init__(self, columns: IndexColumns) -> None:
-        self._columns = columns
+    def __init__(self, rects: NDArray[np.uint16]) -> None:
+        self._rects = rects
         self._slots: list[int] = []
         self._parts: list[NDArray[np.uint16]] = []
         self._windows: list[tuple[int, int, int, int]] = []
 
-    def add(self, slot: int, entry: int, count: int, window: tuple[int, int, int, int]) -> bool:
-        """Take an entry and the window ``(y, x, y1, x1)`` within its cell; False where it does not have all."""
-        ends = self._columns.rect_ends
-        first, stop = int(ends[entry - 1]) if entry else 0, int(ends[entry])
-        if self._columns.rect_areas[stop - 1] != count:
-            return False
+    def add(self, slot: int, first: int, stop: int, window: tuple[int, int, int, int]) -> None:
+        """Take the rectangles ``[first, stop)`` of a cell, and a window ``(y, x, y1, x1)`` within that cell."""
         self._slots.append(slot)
-        self._parts.append(self._columns.rects[first:stop])
+        self._parts.append(self._rects[first:stop])
         self._windows.append(window)
-        return True
 
     def sum_into(self, counts: list[int]) -> None:
         """Add the pixels that the windows cut out to the counts of their slots."""
