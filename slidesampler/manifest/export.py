@@ -105,7 +105,8 @@ def windows_to_kwcoco(
                 "image_id": image_id,
                 "category_id": ids[name],
                 "bbox": [window.x, window.y, window.width, window.height],
-                "target": target.to_mapping(),
+                # An annotation that is left behind must not be asked for.
+                "target": (target if keep_annotations else target.with_fields(annot_id=None)).to_mapping(),
             }
         )
         next_annot += 1
