@@ -22,7 +22,7 @@ from slidesampler.sampling.grid_regions import IndexRegion, MaskRegion, Region
 from slidesampler.sampling.grid_roi import Roi, parse_roi
 from slidesampler.sampling.grid_rule import KINDS, Condition, GridFilter, TileRule, checked_share
 from slidesampler.sampling.shape import WindowShape, image_sizes
-from slidesampler.sampling.windows import WindowSource, checked_pair
+from slidesampler.sampling.windows import WindowSource, checked_index, checked_pair
 from slidesampler.target import Target
 
 __all__ = ["GridSource"]
@@ -222,10 +222,10 @@ class GridSource(WindowSource):
         ------
         IndexError
             If the index is not in ``[0, len(self))``.
+        TypeError
+            If it is not a whole number.
         """
-        if not 0 <= index < self._length:
-            raise IndexError(f"index {index} was asked for; this grid has {self._length} windows")
-        image, row, column = self._position(index)
+        image, row, column = self._position(checked_index(index, self._length))
         return self._table.ids[image], row, column
 
     def index_of(self, image_id: int, row: int, column: int) -> int | None:

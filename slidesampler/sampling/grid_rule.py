@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,7 +87,7 @@ class TileRule:
             )
         if isinstance(self.min_pixels, bool) or self.min_pixels != int(self.min_pixels) or self.min_pixels < 1:
             raise TargetError(f"min_pixels must be a whole number of at least 1, got {self.min_pixels!r}")
-        if self.categories is not None and not isinstance(self.categories, str | int | tuple):
+        if self.categories is not None and not isinstance(self.categories, str | SupportsIndex | tuple):
             object.__setattr__(self, "categories", tuple(self.categories))
 
     def limits(self, area: int) -> tuple[int, int, int]:

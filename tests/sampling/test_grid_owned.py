@@ -144,7 +144,7 @@ def test_places_that_are_not_there():
         source.index_of(3, 2, 0)
     with pytest.raises(IndexError):
         source.index_of(3, 0, -1)
-    with pytest.raises(IndexError, match="4 windows"):
+    with pytest.raises(IndexError, match="4 targets"):
         source.locate(4)
     with pytest.raises(TargetError, match="no image 4"):
         source.grid_shape(4)
