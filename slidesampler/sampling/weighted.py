@@ -40,8 +40,10 @@ class WeightedSource(CenteredSource):
     equally likely. That one is the centre: pixel ``(height // 2, width // 2)`` of the window.
 
     A map covers its whole image, at any resolution up to that of the image; its shape is the image's, to within
-    a pixel of the map. A weight of 0 means never, one of 5 five times as often as one of 1. NaN (and pixels
-    that the map's file marks invalid) weigh 0.
+    a pixel of the map. Where one whole number of pixels a pixel explains the shape, rounded up or down, it is
+    that (the last row and column stand for what is left); else the map is stretched over the image. A weight of
+    0 means never, one of 5 five times as often as one of 1. NaN (and pixels that the map's file marks invalid)
+    weigh 0.
 
     Parameters
     ----------

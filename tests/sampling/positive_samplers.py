@@ -26,6 +26,9 @@ class BoxSampler(RectangleSampler):
         self.sizes = sizes or [(400, 500)] * len(images)
         self.groups = groups or [None] * len(images)
 
+    def __getstate__(self):
+        return {name: value for name, value in vars(self).items() if name != "foreground"}
+
     @cached_property
     def foreground(self):
         return self.index_masks()
