@@ -39,7 +39,7 @@ def load_index(path: Path) -> ImageIndex:
         If it is not one, or damaged so that it shows.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             return ImageIndex.from_arrays(arrays)
     except FileNotFoundError:
         raise
