@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
-from matplotlib.colors import Normalize
+from matplotlib.colors import Normalize, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import PercentFormatter
@@ -143,14 +143,16 @@ def _draw_coverage(
     _draw_ground(axes, row, thumbnail)
     seen = row.coverage.seen
     most = max(float(seen.max()), 1e-9)
-    colors = colormaps["viridis"](Normalize(0, most)(seen))
+    # By the square root: a few tumours that are seen fifty times leave shades for what is seen once.
+    norm = PowerNorm(0.5, 0, most)
+    colors = colormaps["viridis"](norm(seen))
     # Nothing seen is nothing drawn: the slide shows through.
     colors[..., 3] = np.where(seen > 0, 0.62, 0.0)
     _draw_cells(axes, colors, row.coverage.cell_px)
     if thumbnail is not None:
         _draw_outlines(axes, row, thumbnail, class_map)
     axes.set_title("times a pixel was in a window", fontsize=9)
-    _draw_scale(figure, axes, "viridis", (0, most), "times seen")
+    _draw_scale(figure, axes, "viridis", norm, "times seen")
 
 
 def _draw_balance(
@@ -159,14 +161,15 @@ def _draw_balance(
     assert row.coverage is not None
     _draw_ground(axes, row, thumbnail)
     z = np.clip(np.nan_to_num(balance.z), -Z_LIMIT, Z_LIMIT)
-    colors = colormaps["RdBu_r"](Normalize(-Z_LIMIT, Z_LIMIT)(z))
+    norm = Normalize(-Z_LIMIT, Z_LIMIT)
+    colors = colormaps["RdBu_r"](norm(z))
     colors[..., 3] = np.where(np.isnan(balance.z), 0.0, 0.68)
     _draw_cells(axes, colors, balance.cell_px)
     for regions, color, style in ((row.coverage.under, "#053061", "--"), (row.coverage.over, "#67001f", "-")):
         for region in regions[:3]:
             axes.add_patch(_box(region, color, style))
     axes.set_title("fewer (blue) or more (red) windows than its tissue explains", fontsize=9)
-    _draw_scale(figure, axes, "RdBu_r", (-Z_LIMIT, Z_LIMIT), "Poisson z of a cell")
+    _draw_scale(figure, axes, "RdBu_r", norm, "Poisson z of a cell")
 
 
 def _box(region: Region, color: str, style: str) -> Rectangle:
@@ -216,12 +219,13 @@ def _draw_outlines(axes: Axes, row: ImageServed, thumbnail: Thumbnail, class_map
     draw_segments(axes, lines, OUTLINE, 0.8)
 
 
-def _draw_scale(figure: Figure, axes: Axes, cmap: str, ends: tuple[float, float], label: str) -> None:
+def _draw_scale(figure: Figure, axes: Axes, cmap: str, norm: Normalize, label: str) -> None:
     """Draw a colour bar below axes."""
     box = axes.get_position()
     height = figure.get_figheight()
     scale = figure.add_axes((box.x0 + 0.1 * box.width, 0.42 / height, 0.8 * box.width, 0.12 / height))
-    scale.imshow(np.linspace(0, 1, 256)[None], cmap=cmap, aspect="auto", extent=(*ends, 0, 1))
+    shades = colormaps[cmap](norm(np.linspace(norm.vmin, norm.vmax, 512)))
+    scale.imshow(shades[None], aspect="auto", extent=(norm.vmin, norm.vmax, 0, 1))
     scale.set_yticks([])
     scale.tick_params(labelsize=8, length=2)
     scale.set_xlabel(label, fontsize=8, labelpad=1)
