@@ -97,7 +97,7 @@ class Permutation:
                 return position
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 def _shuffled(n: int, seed: int, epoch: int, index: int, stream: str) -> tuple[int, ...]:
     """Return a list in random order; every order is as likely (Fisher and Yates)."""
     draws, order = Draws(seed, epoch, index, stream), list(range(n))
@@ -114,7 +114,7 @@ def _mixed(word: int) -> int:
     return word ^ word >> 33
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=64)
 def _round_keys(seed: int, epoch: int, index: int, stream: str) -> tuple[tuple[int, int], ...]:
     digest = hashlib.blake2b(f"{seed},{epoch},{index},{stream}".encode(), digest_size=16 * ROUNDS).digest()
     words = [int.from_bytes(digest[i : i + 8], "little") for i in range(0, 16 * ROUNDS, 8)]

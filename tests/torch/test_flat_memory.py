@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +13,21 @@ import tifffile
 from torch.utils.data import DataLoader
 
 from slidesampler import GridSource, Sampler
-from slidesampler.torch import WindowDataset
+from slidesampler.sampling.balanced import BalancedSource
+from slidesampler.sampling.mixture import MixtureSource
+from slidesampler.sampling.negative import NegativeSource
+from slidesampler.sampling.positive import PositiveSource
+from slidesampler.sampling.rejection import RejectionSource
+from slidesampler.testing.source_contract import RectangleSampler
+from slidesampler.torch import WindowBatchSampler, WindowDataset, WindowSampler
 
 IMAGES = 40
 MAX_OPEN = 8
 #: Allocators keep what they have. One window of 12 kB, or one open slide, leaked per read would be nearly twice
 #: this.
 SLACK_BYTES = 4 * 2**20
+#: An epoch by which pools and caches are as full as they get, and the last one.
+COMPARED = (4, 19)
 
 
 @pytest.fixture(scope="module")
@@ -90,3 +100,78 @@ def test_twenty_epochs_in_a_persistent_worker(slides):
     # Batches on their way to the parent hold a few files each, and how many are on their way varies.
     assert max(files) - min(files) <= 2 * 20
     assert files[-1] < 200
+
+
+def add_own_memory(item):
+    # What this process alone holds; asking takes milliseconds, so not for every window.
+    if item["index"] % 64:
+        return item | {"uss": 0}
+    return item | {"uss": psutil.Process().memory_full_info().uss}
+
+
+def test_twenty_epochs_of_mixed_windows_in_a_persistent_worker(slides):
+    """Balanced batches dealt out to a rank: neither the worker nor the process that samples grows."""
+    manifest, workdir = slides
+    sampler = Sampler(manifest, workdir, "cog", max_open=MAX_OPEN)
+    source = BalancedSource(sampler, 24, n=128, batch_size=16)
+    dataset = WindowDataset(sampler, source, add_own_memory)
+    batches = WindowBatchSampler(dataset, rank=0, world_size=2)
+    loader = DataLoader(
+        dataset,
+        batch_sampler=batches,
+        num_workers=1,
+        collate_fn=dataset.collate,
+        persistent_workers=True,
+    )
+    main, worker = [], []
+    for epoch in range(20):
+        batches.set_epoch(epoch)
+        used_here = 0
+        for batch in loader:
+            used_here = max(used_here, int(batch["uss"].max()))
+        if epoch in COMPARED:
+            gc.collect()
+            worker.append(used_here)
+            main.append(psutil.Process().memory_full_info().uss)
+    # 960 windows since the fifth epoch: kept, with masks, annotations and targets, they would be more.
+    assert min(worker) > 0
+    assert worker[1] - worker[0] < SLACK_BYTES
+    assert main[1] - main[0] < SLACK_BYTES
+
+
+def make_sources():
+    sampler = RectangleSampler(40)
+    positive = PositiveSource(sampler, 32, jitter_px=9)
+    pixels = PositiveSource(sampler, 32, 400, choose="pixel")
+    negative = NegativeSource(sampler, 32, 400)
+    return {
+        "positive": positive,
+        "pixels": pixels,
+        "negative": negative,
+        "rejection": RejectionSource(GridSource(sampler, 32), sampler, on_exhausted="best"),
+        "balanced": BalancedSource.of(positive, negative, 0.3, batch_size=16),
+        "mixture": MixtureSource([positive, negative, pixels], [1, 2, 3]),
+    }
+
+
+@pytest.mark.parametrize("name", ["positive", "pixels", "negative", "rejection", "balanced", "mixture"])
+def test_twenty_epochs_of_targets(name):
+    """What Python allocates for a source and its sampler, counted: a few bytes kept a target would show."""
+    source = make_sources()[name]
+    windows = WindowSampler(source, rank=0, world_size=2, even="pad", keep_batches=False)
+    held = []
+    # The index that the sampler makes at the first question is no leak.
+    source.target(0, 0)
+    tracemalloc.start()
+    try:
+        for epoch in range(20):
+            windows.set_epoch(epoch)
+            for place, _ in zip(windows, range(60), strict=False):
+                source.target(*place)
+            if epoch in COMPARED:
+                gc.collect()
+                held.append(tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
+    # 900 targets since the fifth epoch; caches of fixed size are not all full by then.
+    assert held[1] - held[0] < 900 * 64
