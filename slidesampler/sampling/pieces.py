@@ -199,7 +199,7 @@ def _tiles(shapes: Shapes, row: int, box: _Ints, extent: _Ints, min_fraction: fl
     if min_fraction == 1 or not len(areas):
         return boxes
     order = np.argsort(-areas, kind="stable")
-    # So many that their sum, rounded as it may be, is enough.
-    enough = min_fraction * areas.sum() * (1 + 1e-12)
+    # So many that their sum is enough, but for rounding.
+    enough = min_fraction * areas.sum() * (1 - 1e-12)
     needed = int(np.searchsorted(np.cumsum(areas[order]), enough)) + 1
     return boxes[np.sort(order[:needed])]

@@ -180,9 +180,9 @@ class RestrictedSource:
         ``"redraw"``, for sources that draw at random: every index has a stream of windows of its own, each
         drawn from some index of some epoch of the source, and takes the first that lies inside. As many
         targets as the source has; each is distributed as the source's are, given that they lie inside;
-        but what the source gives once an epoch may come twice. ``"select"``, for sources that are the same in every epoch (a grid,
-        a list, a coverage that is not shuffled): those targets that lie inside, each once. It goes through an
-        epoch when it is made.
+        but what the source gives once an epoch may come twice.
+        ``"select"``, for sources that are the same in every epoch (a grid, a list, a coverage that is not
+        shuffled): those targets that lie inside, each once. It goes through an epoch when it is made.
     max_tries : int
         With ``"redraw"``, how many windows are looked at for an index.
 
