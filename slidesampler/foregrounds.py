@@ -109,6 +109,9 @@ class ForegroundFinder:
             found = shelf.open()
             if found is not None:
                 return found
+        if any((shelf.folder / CATALOG_FILE).exists() for shelf in self._entry_shelves()):
+            # It is to be made again, where it lies.
+            return None
         return self._source_shelf_open()
 
     def _source_shelf_open(self) -> IndexColumns | None:
