@@ -328,3 +328,12 @@ def test_negative_category_that_shares_a_class():
 def test_impossible_requests(options, error, message):
     with pytest.raises(error, match=message):
         NegativeSource(RectangleSampler(images=9), 8, n=1, **options)
+
+
+def test_the_search_for_proofs_is_bounded(monkeypatch):
+    """With cells for one image only, the one with the most foreground is looked at; totals cost nothing."""
+    monkeypatch.setattr("slidesampler.sampling.negative_images._CELLS", 4100)
+    sampler = LabelSampler([rim(9), rim(8), np.ones((200, 200), np.uint8), np.zeros((99, 99), np.uint8)])
+    assert list(NegativeSource(sampler, 64, n=1).impossible) == [10, 17]
+    monkeypatch.undo()
+    assert list(NegativeSource(sampler, 64, n=1).impossible) == [3, 10, 17]
