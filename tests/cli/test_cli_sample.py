@@ -15,6 +15,8 @@ from slidesampler import Manifest, Sampler
 from slidesampler.cli import sample as sample_command
 from slidesampler.cli import stats as stats_command
 from slidesampler.cli.app import Commands
+from slidesampler.cli.exits import exit_code_of
+from slidesampler.errors import NegativesExhaustedError, SamplingError
 from slidesampler.sampling import FixedSource, GridSource, NegativeSource, PositiveSource
 from slidesampler.sampling.balanced import BalancedSource
 from slidesampler.sampling.from_words import SOURCE_NAMES, source_from_words, source_options
@@ -246,6 +248,10 @@ class TestWrongUsage:
         assert result.exit_code in (1, 2), "1 where it is found out by trying, 2 where at once"
         assert "foreground" in result.stderr
         assert not out.exists()
+
+    def test_codes_of_errors_about_windows(self):
+        assert exit_code_of(NegativesExhaustedError("none")) == 1
+        assert exit_code_of(SamplingError("none")) == 2
 
 
 class TestWords:

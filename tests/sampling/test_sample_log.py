@@ -9,6 +9,7 @@ import pickle
 import signal
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -333,6 +334,29 @@ class TestProcesses:
         columns = read_log(tmp_path)
         assert sorted(columns.indexes.tolist()) == [0, 1, 2, 3]
         assert len(set(columns.pids)) == 3
+
+    def test_a_fork_gives_back_the_descriptor_that_it_inherited(self, tmp_path):
+        log = SampleLog(tmp_path)
+        log.write(target(0))
+        child = os.fork()
+        if not child:
+            before = len(list(Path("/proc/self/fd").iterdir()))
+            log.write(target(1))
+            os._exit(0 if len(list(Path("/proc/self/fd").iterdir())) == before else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        log.write(target(2))
+        assert len(read_log(tmp_path)) == 3
+
+    def test_lines_go_to_the_end_whatever_becomes_of_the_file(self, tmp_path):
+        log = SampleLog(tmp_path)
+        for number in range(3):
+            log.write(target(number))
+        (path,) = log_files(tmp_path)
+        # What rotates logs in place does this.
+        os.truncate(path, path.read_bytes().index(b"\n") + 1)
+        log.write(target(7))
+        columns = read_log(tmp_path)
+        assert (columns.indexes.tolist(), columns.torn) == ([7], ())
 
     def test_a_killed_process_leaves_whole_lines(self, tmp_path):
         child = multiprocessing.get_context("fork").Process(target=write_for_ever, args=(SampleLog(tmp_path),))
