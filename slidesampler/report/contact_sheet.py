@@ -210,7 +210,7 @@ def _draw_panel(axes: Axes, sample: Sample, class_map: ClassMap) -> None:
         for index in np.unique(classes).tolist():
             draw_segments(axes, edges[classes == index], colors[index], 1.1)
     axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
-    axes.set_title(one_line(_caption(sample), 60), fontsize=7, pad=2.5, parse_math=False)
+    axes.set_title(_caption(sample), fontsize=7, pad=2.5, parse_math=False)
 
 
 def _caption(sample: Sample) -> str:
@@ -219,7 +219,7 @@ def _caption(sample: Sample) -> str:
     if target.downsample is not None and target.downsample != 1:
         words.append(f"÷{target.downsample:g}")
     if target.kind is not None:
-        words.append(target.kind)
+        words.append(one_line(target.kind, 24))
     return "  ".join(words)
 
 

@@ -224,6 +224,8 @@ def _draw_scale(figure: Figure, axes: Axes, cmap: str, norm: Normalize, label: s
     box = axes.get_position()
     height = figure.get_figheight()
     scale = figure.add_axes((box.x0 + 0.1 * box.width, 0.42 / height, 0.8 * box.width, 0.12 / height))
+    assert norm.vmin is not None
+    assert norm.vmax is not None
     shades = colormaps[cmap](norm(np.linspace(norm.vmin, norm.vmax, 512)))
     scale.imshow(shades[None], aspect="auto", extent=(norm.vmin, norm.vmax, 0, 1))
     scale.set_yticks([])

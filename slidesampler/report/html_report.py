@@ -145,7 +145,7 @@ def _key_figures(summary: SampleSummary) -> list[str]:
         words.append(f"epoch{'s' if len(summary.epochs) > 1 else ''} {shown}")
     if summary.seed is not None:
         words.append(f"seed {summary.seed}")
-    words.append(f"{summary.duplicates} served more than once")
+    words.append(f"{summary.duplicates} the same as an earlier one")
     return [paragraph("; ".join(words) + ".")]
 
 

@@ -7,6 +7,7 @@ import io
 import warnings
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image, ImageColor
@@ -24,21 +25,27 @@ def to_png(figure: Figure) -> bytes:
     return _encoded(_drawn(figure))
 
 
-def to_small_png(figure: Figure, exact: Sequence[str] = ()) -> bytes:
-    """Return a figure as a PNG of at most :data:`COLORS` colours.
+def to_small_png(figure: Figure, exact: Sequence[str] = (), colors: int = COLORS) -> bytes:
+    """Return a figure as a PNG of few colours.
 
     Parameters
     ----------
     figure : Figure
     exact : sequence of str
         Colours, ``"#rrggbb"``, that are kept as they are, however few pixels have them: those of a legend.
+    colors : int
+        All colours, at most 256 and more than ``exact`` has.
     """
     flat = _drawn(figure)
-    kept = [channel for color in exact for channel in ImageColor.getrgb(color)]
-    found = flat.quantize(COLORS - len(exact), method=Image.Quantize.MEDIANCUT).getpalette()
-    palette = Image.new("P", (1, 1))
-    palette.putpalette([*kept, *(found or [])][: 3 * COLORS])
-    return _encoded(flat.quantize(palette=palette, dither=Image.Dither.NONE))
+    kept = [ImageColor.getrgb(color)[:3] for color in exact]
+    few = flat.quantize(colors - len(kept), method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    found = (few.getpalette() or [])[: 3 * (colors - len(kept))]
+    pixels, places = np.asarray(flat), np.array(few)
+    for number, color in enumerate(kept, start=len(found) // 3):
+        places[(pixels == color).all(axis=2)] = number
+    picture = Image.fromarray(places)
+    picture.putpalette([*found, *(channel for color in kept for channel in color)])
+    return _encoded(picture)
 
 
 @contextlib.contextmanager

@@ -7,12 +7,15 @@ from html.parser import HTMLParser
 import cv2
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from slidesampler.geometry import Window
 from slidesampler.report import sheets, write_report
 from slidesampler.report.figures import Z_LIMIT
 from slidesampler.report.findings import beyond_chance, findings
 from slidesampler.report.page import escape
+from slidesampler.report.png import COLORS, to_png, to_small_png
 from slidesampler.report.weights import weights_program
 from slidesampler.sampling.statistics import SampleSummary, TryCounts
 from slidesampler.target import Target
@@ -437,3 +440,19 @@ def test_bad_arguments(tmp_path, brute, sampler):
     with pytest.raises(ValueError, match="max_slides"):
         write_report(sampler, brute.summary(sampler, []), [], tmp_path, max_slides=-1)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_colours_of_the_legend_are_kept(tmp_path):
+    figure = Figure(figsize=(4, 4), dpi=100, facecolor="white")
+    axes = figure.add_axes((0, 0, 1, 0.9))
+    axes.imshow(np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8))
+    axes.axis("off")
+    figure.patches.append(Rectangle((0.01, 0.92), 0.05, 0.05, color="#00e5ff", transform=figure.transFigure))
+    png = to_small_png(figure, ["#ffffff", "#00e5ff"])
+    picture = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    assert len(np.unique(picture.reshape(-1, 3), axis=0)) <= COLORS
+    assert picture[25, 14].tolist() == [0, 0xE5, 0xFF]
+    assert picture[10, 300].tolist() == [255, 255, 255]
+    # The others are near what they were.
+    whole = cv2.imdecode(np.frombuffer(to_png(figure), np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    assert np.abs(whole.astype(int) - picture).mean() < 16
