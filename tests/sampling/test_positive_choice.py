@@ -160,6 +160,12 @@ def test_a_class_that_is_only_on_slides_that_are_never_chosen():
         PositiveSource(SLIDES, 8, n=9, slide_weights=weights, class_weights={"necrosis": 1})
 
 
+@pytest.mark.parametrize(("choose", "shares"), [("annotation", {10: 39, 20: 1}), ("pixel", {10: 3, 20: 1})])
+def test_what_is_on_slides_that_are_never_chosen_counts_for_nothing(choose, shares):
+    source = PositiveSource(SLIDES, 8, n=N, choose=choose, slide_weights={3: 1, 10: 1, 17: 0})
+    assert follows(classes_of(source), shares)
+
+
 @pytest.mark.parametrize(
     ("weights", "within"),
     [(None, (30, 9)), ("uniform", (1, 1)), ("area", (1, 9)), ({3: 3, 10: 1, 17: 9}, (3, 1))],

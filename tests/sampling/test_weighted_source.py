@@ -14,9 +14,10 @@ from positive_samplers import BoxSampler, follows, is_plausible, targets_of
 from slidesampler.errors import ReadError, SamplingError, SourceMissingError, TargetError
 from slidesampler.geometry import Window
 from slidesampler.models import Level
-from slidesampler.rng import rng_for
-from slidesampler.sampling.map_files import save_maps
-from slidesampler.sampling.weight_maps import MapAxis
+from slidesampler.readers import ArrayReader
+from slidesampler.rng import Draws, rng_for
+from slidesampler.sampling.map_files import ArrayRows, save_maps
+from slidesampler.sampling.weight_maps import MapAxis, WeightMap
 from slidesampler.sampling.weighted import WeightedSource
 from slidesampler.testing.source_contract import RectangleSampler, SourceContract
 
@@ -107,6 +108,24 @@ def test_a_lone_weight_in_a_long_row():
         assert set(drawn) == {(3, 1, at)}
 
 
+class Lowest(Draws):
+    def uniform(self):
+        return 0.0
+
+
+class Highest(Draws):
+    def uniform(self):
+        return 1 - 2.0**-53
+
+
+@pytest.mark.parametrize(("draws", "expected"), [(Lowest(0), 260), (Highest(0), 290)])
+def test_the_ends_of_what_can_be_drawn_weigh_something(draws, expected):
+    weights = np.zeros((3, 300))
+    weights[1, 260], weights[1, 290] = 0.1, 0.7
+    one = WeightMap.of(ArrayReader(weights), weights.shape, "a map")
+    assert one.draw(draws, ArrayRows(weights), "a map") == (1, expected)
+
+
 def test_unknown_is_never():
     weights = np.full((3, 300), np.nan)
     weights[0, 7], weights[2, 290] = 1, 3
@@ -184,7 +203,7 @@ def test_borders(size, scale):
 MANY = slides((33, 47), (90, 61), (20, 600))
 MAPS = {
     3: rng_for(0, stream="a").random((33, 47)).astype(np.float32),
-    10: rng_for(0, stream="b").integers(0, 200, (45, 31)).astype(np.uint8),
+    10: rng_for(0, stream="b").integers(0, 3, (45, 31)).astype(np.uint8),
     17: rng_for(0, stream="c").random((10, 300)),
 }
 
