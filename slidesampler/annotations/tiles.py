@@ -239,9 +239,8 @@ class _Edges(NamedTuple):
         )
         sign = np.sign(twice) * np.where(hole, -1.0, 1.0)
         stops = np.searchsorted(annot[ring], np.arange(len(rows) + 1))
-        return cls(
-            (start, stop), sign[ring], stops, _simple(start[:, ::-1], ring, part_of_ring, annot, len(rows))
-        )
+        simple = _simple(start[:, ::-1], ring, part_of_ring, annot, len(rows)) & (np.diff(stops) > 0)
+        return cls((start, stop), sign[ring], stops, simple)
 
     def furthest(self, annots: _Ints, start: _Ints, share: float, axis: int, step: int) -> _Ints:
         """Return the cut furthest along an axis, from ``start`` on, that takes away no more than the share.
@@ -258,40 +257,56 @@ class _Edges(NamedTuple):
         step : int
             1: what lies before the cut is taken away, -1: what lies after it.
         """
-        total = self.before(annots, np.full(len(annots), BEYOND), axis)
+        lines = self._lines(annots, axis)
+        total = lines.before(np.full(len(annots), BEYOND))
         limit = (share - AREA_NOISE) * total
         fine, bound = start.copy(), np.full(len(annots), 1)
         growing = total > 0
         # Twice as far each time, then half as far each time.
         while growing.any():
-            lost = self.before(annots, (fine + step * bound).astype(np.float64), axis)
+            lost = lines.before((fine + step * bound).astype(np.float64))
             growing &= (lost if step > 0 else total - lost) <= limit
             bound = np.where(growing, 2 * bound, bound)
         while bound.max(initial=0) > 1:
             bound = np.maximum(bound // 2, 1)
-            lost = self.before(annots, (fine + step * bound).astype(np.float64), axis)
+            lost = lines.before((fine + step * bound).astype(np.float64))
             good = (lost if step > 0 else total - lost) <= limit
             fine = np.where(good, fine + step * bound, fine)
         return fine
 
-    def before(self, annots: _Ints, cut: _Floats, axis: int) -> _Floats:
-        """Return the area of each annotation at coordinates below its cut."""
-        edge = ragged_arange(self.stops[annots], self.stops[annots + 1])
+    def _lines(self, annots: _Ints, axis: int) -> _Lines:
         sizes = self.stops[annots + 1] - self.stops[annots]
-        owner = np.repeat(np.arange(len(annots)), sizes)
-        (a, b), t = (ends[edge] for ends in self.ends), cut[owner]
-        u, v = a[:, axis], b[:, axis]
+        edge = ragged_arange(self.stops[annots], self.stops[annots + 1])
+        a, b = (ends[edge] for ends in self.ends)
         # Measured from a vertex of the same annotation: differences of large numbers would lose digits.
-        origin = u[(np.cumsum(sizes) - sizes)[owner]]
-        u, v, t = u - origin, v - origin, t - origin
-        low, high = np.minimum(u, v), np.maximum(u, v)
-        crossed = (low < t) & (t < high)
-        part = np.divide(t - low, high - low, out=np.zeros_like(low), where=crossed)
-        mean = np.where(
-            high <= t, (low + high) / 2, np.where(crossed, part * (low + t) / 2 + (1 - part) * t, t)
-        )
-        rise = (b - a)[:, 1 - axis] * (-1 if axis == 0 else 1)
-        areas: _Floats = np.bincount(owner, mean * rise * self.sign[edge], len(annots)).astype(np.float64)
+        origin = a[np.cumsum(sizes) - sizes, axis]
+        u, v = (end[:, axis] - np.repeat(origin, sizes) for end in (a, b))
+        rise = (b - a)[:, 1 - axis] * self.sign[edge] * (-1 if axis == 0 else 1)
+        return _Lines(np.minimum(u, v), np.maximum(u, v), rise, origin, sizes)
+
+
+class _Lines(NamedTuple):
+    """Edges of some annotations along one axis, end to end."""
+
+    low: _Floats
+    high: _Floats
+    rise: _Floats  # along the other axis, with the sign that makes areas positive
+    origin: _Floats  # (annotations,) what is 0 in low and high
+    sizes: _Ints  # (annotations,) how many edges each has
+
+    def before(self, cut: _Floats) -> _Floats:
+        """Return the area of each annotation at coordinates below its cut."""
+        low, high = self.low, self.high
+        t = np.repeat(cut - self.origin, self.sizes)
+        # The mean over an edge of min(x, t): below t the middle of that part, beyond it t.
+        mean = np.minimum(high, t)
+        mean += np.minimum(low, t)
+        mean /= 2
+        crossed = np.flatnonzero((low < t) & (t < high))
+        part = (t[crossed] - low[crossed]) / (high[crossed] - low[crossed])
+        mean[crossed] = part * mean[crossed] + (1 - part) * t[crossed]
+        owner = np.repeat(np.arange(len(cut)), self.sizes)
+        areas: _Floats = np.bincount(owner, mean * self.rise, len(cut)).astype(np.float64)
         return areas
 
 
