@@ -161,7 +161,7 @@ def test_negatives_in_workers(sampler):
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
 def test_number_of_workers_changes_nothing(sampler, workers):
-    source = PositiveSource(sampler, 32, n=30, seed=3, balance="class")
+    source = PositiveSource(sampler, 32, n=30, seed=3, class_weights="uniform")
     dataset = WindowDataset(sampler, source)
     start = "fork" if workers else None
     found = [item for batch in loader_of(dataset, start, num_workers=workers) for item in unbatched(batch)]
@@ -219,6 +219,19 @@ def drain(dataset, start="fork"):
         pass
 
 
+def sown_manifest():
+    """An image with a pixel of foreground every four pixels: no window is without, and none is known to be."""
+    places = [(x, y) for y in range(0, 100, 4) for x in range(0, 100, 4)]
+    return {
+        "images": [{"id": 1, "file_name": "array://sown", "height": 100, "width": 100}],
+        "categories": [{"id": 1, "name": "tumour"}],
+        "annotations": [
+            {"id": i, "image_id": 1, "category_id": 1, "bbox": [x, y, 1, 1]}
+            for i, (x, y) in enumerate(places, 1)
+        ],
+    }
+
+
 def test_errors_of_workers_are_of_our_classes(manifest, tmp_path):
     here = {"window": (0, 0, 16, 16)}
     unbuilt = Sampler(manifest, tmp_path / "empty", "cog")
@@ -230,9 +243,10 @@ def test_errors_of_workers_are_of_our_classes(manifest, tmp_path):
     gone = Sampler({"images": [{"id": 1, "file_name": str(tmp_path / "gone.tif")}]})
     with pytest.raises(SourceMissingError, match=r"gone\.tif"):
         drain(WindowDataset(gone, [{"image_id": 1, **here}]))
-    impossible = NegativeSource(sampler, 100, n=1, max_tries=1, seed=1)
-    with pytest.raises(NegativesExhaustedError, match="found 0 in 1 tries"):
-        drain(WindowDataset(sampler, impossible))
+    sown = Sampler(sown_manifest(), arrays={"sown": np.zeros((100, 100, 1), np.uint8)})
+    impossible = NegativeSource(sown, 16, n=1, max_tries=9, seed=1)
+    with pytest.raises(NegativesExhaustedError, match=r"found 0 in 9 tries(.|\n)*in item 0 of epoch 0"):
+        drain(WindowDataset(sown, impossible))
     mixed = [{"image_id": 1, "window": (0, 0, 16, w)} for w in (16, 17)]
     with pytest.raises(TargetError, match="cannot be stacked"):
         drain(WindowDataset(sampler, mixed))
