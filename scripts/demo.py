@@ -19,21 +19,32 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import cv2
 import numpy as np
 
-import slidesampler
-from slidesampler import NegativeSource, PositiveSource, Sample, Sampler, Target, Window, rng_for
+from slidesampler import (
+    BalancedSource,
+    LabelSpec,
+    NegativeSource,
+    PositiveSource,
+    ReadError,
+    Sampler,
+    Target,
+    Window,
+    rng_for,
+)
 from slidesampler.cache import BuildReport
 from slidesampler.cli.output import format_bytes, format_seconds, print_table, stderr
 from slidesampler.cli.progress import BuildBar
-from slidesampler.report import contact_sheet
+from slidesampler.report import contact_sheet, write_report
+from slidesampler.sampling import TargetSource, summarize
+from slidesampler.sampling.asked import asked_shares
+from slidesampler.sampling.dry_run import dry_run
 from slidesampler.testing import make_dataset
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZE = 256
+BATCH = 16
 #: Windows that are timed one by one, and those on the contact sheet.
 TIMED, SHOWN = 100, 36
 #: More than this is not decoded at once: the time of a whole image is then estimated from a part of it.
@@ -67,17 +78,15 @@ def main() -> int:
     say("2. cache: each slide once as COG and once as npy, with its label layer")
     reports = {backend: build(manifest, out / "cache", backend, options.jobs) for backend in ("cog", "npy")}
     failed = {row.image_id for report in reports.values() for row in report.failed}
-    sampler = Sampler(manifest, workdir=out / "cache")
+    sampler = open_sampler(manifest, out / "cache", None)
     good = [image_id for image_id in sampler.image_ids if image_id not in failed]
     if not good:
         return 1
 
     say(f"3. windows of {SIZE} x {SIZE} with masks, through a DataLoader with {options.jobs} workers")
-    sources = choose_windows(sampler, good, options.windows)
+    source = choose_windows(sampler, good, options.windows)
     rows = [
-        measure(
-            Sampler(manifest, workdir=out / "cache", backend=backend), name, report, sources, good, options.jobs
-        )
+        measure(open_sampler(manifest, out / "cache", backend), name, report, source, good, options.jobs)
         for name, backend, report in (
             ("source", None, None),
             ("cog", "cog", reports["cog"]),
@@ -85,16 +94,12 @@ def main() -> int:
         )
     ]
     print_rows(rows)
-    same, total = compare(manifest, out / "cache", sources)
+    same, total = compare(manifest, out / "cache", source)
     print(f"\n{same} of {total} windows are equal, byte for byte, from source, cog and npy.")
 
-    say("4. contact sheet")
-    cog = Sampler(manifest, workdir=out / "cache", backend="cog")
-    title = "slidesampler: positive and negative windows" if len(sources) == 2 else "slidesampler: windows"
-    sheet = contact_sheet(
-        samples_for_sheet(cog, sources), out / "contact_sheet.png", cog.class_map, title=title
-    )
-    print(f"{sheet}\n\ndone in {format_seconds(time.perf_counter() - started)}")
+    say("4. what was sampled: a contact sheet and a report")
+    sheet, page = draw(open_sampler(manifest, out / "cache", "cog"), source, out)
+    print(f"{sheet}\n{page}\n\ndone in {format_seconds(time.perf_counter() - started)}")
     return 1 if failed else 0
 
 
@@ -156,8 +161,25 @@ def own_manifest(slides: Sequence[Path], out: Path) -> Path:
 # --- cache -------------------------------------------------------------------------------------------------
 
 
+def open_sampler(manifest: Path, workdir: Path, backend: str | None) -> Sampler:
+    """Return a sampler that looks for windows on tissue; grey images have no stain to find it by."""
+    plain = Sampler(manifest)
+    coloured = all(plain.image_shape(image_id)[2] >= 3 for image_id in readable(plain))
+    label_spec = LabelSpec(tissue="otsu" if coloured else "none")
+    return Sampler(manifest, workdir=workdir, backend=backend, label_spec=label_spec)
+
+
+def readable(sampler: Sampler) -> list[int]:
+    found = []
+    for image_id in sampler.image_ids:
+        with contextlib.suppress(ReadError):
+            sampler.image_shape(image_id)
+            found.append(image_id)
+    return found
+
+
 def build(manifest: Path, workdir: Path, backend: str, jobs: int) -> BuildReport:
-    sampler = Sampler(manifest, workdir=workdir, backend=backend)
+    sampler = open_sampler(manifest, workdir, backend)
     console = stderr()
     bar = BuildBar(console, sampler.manifest) if console.is_terminal else None
     with bar or contextlib.nullcontext():
@@ -172,65 +194,30 @@ def build(manifest: Path, workdir: Path, backend: str, jobs: int) -> BuildReport
 # --- windows -----------------------------------------------------------------------------------------------
 
 
-def choose_windows(sampler: Sampler, image_ids: list[int], count: int) -> list[Any]:
-    """Return target sources: positives and negatives where there are annotations, else tissue."""
-    if len(sampler.manifest.shapes):
-        return [
-            PositiveSource(
-                sampler, SIZE, count // 2, balance="class", jitter_px=100, inside=True, image_ids=image_ids
-            ),
-            NegativeSource(sampler, SIZE, count // 2, image_ids=image_ids),
-        ]
-    return [slidesampler.FixedSource(tissue_targets(sampler, image_ids, count))]
+def choose_windows(sampler: Sampler, image_ids: list[int], count: int) -> TargetSource:
+    """Return what a model would train on: objects and plain tissue where there are annotations, else tissue."""
+    tissue = NegativeSource(sampler, SIZE, count, image_ids=image_ids)
+    if not len(sampler.manifest.shapes):
+        return tissue
+    objects = PositiveSource(
+        sampler, SIZE, count, class_weights="uniform", jitter_px=100, allow_border=False, image_ids=image_ids
+    )
+    return BalancedSource.of(objects, tissue, n=count, batch_size=BATCH)
 
 
-def tissue_targets(sampler: Sampler, image_ids: list[int], count: int) -> list[Target]:
-    """Return windows around random points that are not background, the same number on each slide."""
-    targets = []
-    for image_id in image_ids:
-        height, width = sampler.image_shape(image_id)[:2]
-        downsample = max(1.0, max(height, width) / 1024)
-        overview = sampler.load_sample(
-            {"image_id": image_id, "downsample": downsample}, with_annots=False, with_mask=False
-        )
-        places = np.argwhere(foreground(overview))
-        rng = rng_for(0, index=image_id, stream="tissue")
-        for row, column in places[rng.integers(len(places), size=-(-count // len(image_ids)))].tolist():
-            # In the middle of a pixel of the overview; a slide smaller than the window lies inside it.
-            y, x = (
-                min(
-                    max(int((place + 0.5) * downsample) - SIZE // 2, min(0, length - SIZE)),
-                    max(0, length - SIZE),
-                )
-                for place, length in ((row, height), (column, width))
-            )
-            targets.append(Target(image_id=image_id, window=Window(y, x, SIZE, SIZE), kind="tissue"))
-    return targets
-
-
-def foreground(overview: Sample) -> np.ndarray:
-    """Return which pixels of an overview are not background: stained, or unlike most of a grey image."""
-    image = overview.image.astype(np.float32)
-    if image.shape[2] >= 3:
-        # Glass is grey however bright; stain is not. A black border has no colour either.
-        strength = image[..., :3].max(axis=2) - image[..., :3].min(axis=2)
-    else:
-        strength = np.abs(image[..., 0] - np.median(image[..., 0][overview.valid]))
-    strength = np.nan_to_num(strength) * overview.valid
-    scaled = cv2.normalize(strength, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
-    threshold, _ = cv2.threshold(scaled, 0, 255, cv2.THRESH_OTSU)
-    chosen = (scaled > threshold) & overview.valid
-    return chosen if chosen.any() else np.ones_like(chosen)
-
-
-def samples_for_sheet(sampler: Sampler, sources: list[Any]) -> list[Sample]:
+def draw(sampler: Sampler, source: TargetSource, out: Path) -> tuple[Path, Path]:
+    """Draw the contact sheet and the report of an epoch; return both files."""
+    drawn = dry_run(source)
+    by_kind = [[t for t in drawn.targets if t.kind == kind] for kind in ("positive", "negative")]
     # Twice as many positives as negatives, most of which are plain.
-    shares = (SHOWN * 2 // 3, SHOWN // 3) if len(sources) == 2 else (SHOWN,)
-    samples = []
-    for source, share in zip(sources, shares, strict=True):
-        indices = np.linspace(0, len(source) - 1, min(len(source), share)).astype(int).tolist()
-        samples += [sampler.load_sample(source.target(0, index)) for index in indices]
-    return samples
+    shares = (SHOWN * 2 // 3, SHOWN // 3) if all(by_kind) else (SHOWN, SHOWN)
+    shown = [target for some, share in zip(by_kind, shares, strict=True) for target in some[:share]]
+    samples = [sampler.load_sample(target) for target in shown]
+    sheet = contact_sheet(
+        samples, out / "contact_sheet.png", sampler.class_map, title="slidesampler: windows of one epoch"
+    )
+    summary = summarize(drawn.targets, sampler, asked=asked_shares(source), records=drawn.records)
+    return sheet, write_report(sampler, summary, drawn.targets, out / "report").page
 
 
 # --- measuring ---------------------------------------------------------------------------------------------
@@ -240,30 +227,24 @@ def measure(
     sampler: Sampler,
     name: str,
     report: BuildReport | None,
-    sources: list[Any],
+    source: TargetSource,
     image_ids: list[int],
     jobs: int,
 ) -> Row:
-    targets = some_targets(sources)
+    targets = some_targets(source)
     sampler.load_sample(targets[0])  # opens files: paid once, not by each window
     started = time.perf_counter()
     for target in targets:
         sampler.load_sample(target, with_annots=False)
     window_ms = 1000 * (time.perf_counter() - started) / len(targets)
     image_ms, estimated = decode_whole(sampler, image_ids[0])
-    return Row(name, report, window_ms, image_ms, estimated, through_loader(sampler, sources, jobs))
+    return Row(name, report, window_ms, image_ms, estimated, through_loader(sampler, source, jobs))
 
 
-def some_targets(sources: list[Any]) -> list[Target]:
-    """Return ``TIMED`` targets, spread over the sources and over each of them."""
-    picked = [
-        source.target(0, index)
-        for source in sources
-        for index in np.linspace(0, len(source) - 1, min(len(source), TIMED // len(sources)))
-        .astype(int)
-        .tolist()
-    ]
-    return [picked[index] for index in rng_for(0, stream="order").permutation(len(picked))]
+def some_targets(source: TargetSource) -> list[Target]:
+    """Return ``TIMED`` targets of an epoch, in any order."""
+    order = rng_for(0, stream="order").permutation(len(source))[:TIMED].tolist()
+    return [source.target(0, index) for index in order]
 
 
 def decode_whole(sampler: Sampler, image_id: int) -> tuple[float, bool]:
@@ -279,43 +260,38 @@ def decode_whole(sampler: Sampler, image_id: int) -> tuple[float, bool]:
     return 1000 * (time.perf_counter() - started) * height / rows, rows < height
 
 
-def through_loader(sampler: Sampler, sources: list[Any], jobs: int) -> float:
+def through_loader(sampler: Sampler, source: TargetSource, jobs: int) -> float:
     """Return windows a second of a DataLoader's second epoch; the first one starts the workers."""
     # Imported here: what needs no torch should not wait for it.
-    from torch.utils.data import ConcatDataset, DataLoader
+    from torch.utils.data import DataLoader
 
-    from slidesampler.torch import WindowDataset
+    from slidesampler.torch import WindowDataset, WindowSampler
 
-    datasets = [WindowDataset(sampler, source, with_annots=False) for source in sources]
-    first = datasets[0][0]["image"]
+    dataset = WindowDataset(sampler, source, with_annots=False)
+    order = WindowSampler(dataset, batch_size=BATCH)
     # Slides of different kinds cannot be stacked: then a batch is a list.
-    alike = all(
-        (image.shape, image.dtype) == (first.shape, first.dtype)
-        for image in (
-            datasets[0][i]["image"] for i in range(0, len(datasets[0]), max(1, len(datasets[0]) // 32))
-        )
-    )
+    some = [dataset[index]["image"] for index in range(0, len(dataset), max(1, len(dataset) // 32))]
+    alike = all((image.shape, image.dtype) == (some[0].shape, some[0].dtype) for image in some)
     loader = DataLoader(
-        ConcatDataset(datasets),
-        batch_size=16,
-        shuffle=True,
+        dataset,
+        batch_size=BATCH,
+        sampler=order,
         num_workers=jobs,
         persistent_workers=jobs > 0,
-        collate_fn=WindowDataset.collate if alike else list,
+        collate_fn=dataset.collate if alike else list,
     )
     for epoch in range(2):
-        for dataset in datasets:
-            dataset.set_epoch(epoch)
+        order.set_epoch(epoch)
         seen, started = 0, time.perf_counter()
         for batch in loader:
             seen += len(batch["image"]) if alike else len(batch)
     return seen / (time.perf_counter() - started)
 
 
-def compare(manifest: Path, workdir: Path, sources: list[Any]) -> tuple[int, int]:
+def compare(manifest: Path, workdir: Path, source: TargetSource) -> tuple[int, int]:
     """Return how many windows are the same from the source and from both caches, and how many were read."""
-    samplers = [Sampler(manifest, workdir=workdir, backend=backend) for backend in (None, "cog", "npy")]
-    same, targets = 0, some_targets(sources)
+    samplers = [open_sampler(manifest, workdir, backend) for backend in (None, "cog", "npy")]
+    same, targets = 0, some_targets(source)
     for target in targets:
         first, *others = (sampler.load_sample(target) for sampler in samplers)
         same += all(
