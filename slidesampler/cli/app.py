@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from slidesampler import __version__
-from slidesampler.cli import build, check, demo_data, doctor, info, manifest, sample, stats
+from slidesampler.cli import build, check, demo_data, doctor, info, manifest, report, sample, stats
 from slidesampler.cli.exits import exit_code_of
 
 __all__ = ["Commands", "app"]
@@ -76,5 +76,6 @@ app.command("info", epilog=info.EXAMPLES)(info.info)
 app.command("manifest", epilog=manifest.EXAMPLES)(manifest.manifest)
 app.command("stats", epilog=stats.EXAMPLES)(stats.stats)
 app.command("sample", epilog=sample.EXAMPLES)(sample.sample)
+app.command("report", epilog=report.EXAMPLES)(report.report)
 app.command("doctor", epilog=doctor.EXAMPLES)(doctor.doctor)
 app.command("demo-data", epilog=demo_data.EXAMPLES)(demo_data.demo_data)
