@@ -135,10 +135,15 @@ class NpyRows:
     """The pixels of a ``.npy`` file in C order, read where they lie.
 
     The file is opened for each part, which costs less than any way to keep thousands of them open.
+
+    Parameters
+    ----------
+    path : str
+    mapped : numpy.memmap, shape (h, w)
+        The file, as ``numpy.load`` maps it; let go of.
     """
 
-    def __init__(self, path: str) -> None:
-        mapped = np.load(path, mmap_mode="r")
+    def __init__(self, path: str, mapped: np.memmap[Any, Any]) -> None:
         self._path = path
         self._dtype = mapped.dtype
         self._offset = int(mapped.offset)
@@ -192,7 +197,7 @@ def map_rows(maps: GivenMaps, at: int, name: str, pool: ReaderPool) -> MapRows:
     if name.lower().endswith(".npy") and is_file_path(name):
         mapped = np.load(name, mmap_mode="r")
         if mapped.ndim == 2 and mapped.flags.c_contiguous:
-            return NpyRows(name)
+            return NpyRows(name, mapped)
     return ReaderRows(pool, at)
 
 
