@@ -268,7 +268,8 @@ class _Builder:
         self.height, self.width, self.cell = height, width, cell
         self.grid = -(-height // cell), -(-width // cell)
         self._cells = self.grid[0] * self.grid[1]
-        self._parts: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
+        # Narrow at once: a slide of a million nuclei has tens of millions of rectangles.
+        self._parts: list[tuple[NDArray[np.int64], NDArray[np.uint16]]] = []
         self._invalid = np.zeros(self.grid, np.int64)
 
     def add(self, found: CellRectangles, window: Window) -> None:
@@ -278,7 +279,7 @@ class _Builder:
         row, column = window.y // self.cell, window.x // self.cell
         keys = found.values * self._cells + row * self.grid[1] + column + found.cells
         within = (found.ys, found.xs - found.cells * self.cell, found.heights, found.widths)
-        self._parts.append((keys, np.stack(within, axis=1)))
+        self._parts.append((keys, np.stack(within, axis=1).astype(np.uint16)))
 
     def note_invalid(self, window: Window, counts: NDArray[np.int64]) -> None:
         row, column = window.y // self.cell, window.x // self.cell
@@ -295,20 +296,20 @@ class _Builder:
         heights = np.minimum(self.cell, self.height - rows * self.cell)
         widths = np.minimum(self.cell, self.width - columns * self.cell)
         zeros = np.zeros_like(rows)
-        self._parts.append(
-            (VALID * self._cells + rows * self.grid[1] + columns, np.stack((zeros, zeros, heights, widths), 1))
-        )
+        whole = np.stack((zeros, zeros, heights, widths), axis=1).astype(np.uint16)
+        self._parts.append((VALID * self._cells + rows * self.grid[1] + columns, whole))
 
     def finish(self, n_classes: int, *, all_valid: bool, has_tissue: bool) -> ImageIndex:
         if self._parts:
             keys = np.concatenate([part[0] for part in self._parts])
             rects = np.concatenate([part[1] for part in self._parts])
         else:
-            keys, rects = np.zeros(0, np.int64), np.zeros((0, 4), np.int64)
+            keys, rects = np.zeros(0, np.int64), np.zeros((0, 4), np.uint16)
+        self._parts.clear()
         # Stable: the rectangles of an entry stay in the order in which they were found.
         order = np.argsort(keys, kind="stable")
         keys, rects = keys[order], rects[order]
-        areas = rects[:, 2] * rects[:, 3]
+        areas = rects[:, 2].astype(np.int64) * rects[:, 3]
         present, first = np.unique(keys, return_index=True)
         stops = np.append(first[1:], len(keys)).astype(np.int64)
         counts = np.add.reduceat(areas, first) if len(first) else np.zeros(0, np.int64)
@@ -333,7 +334,7 @@ class _Builder:
             counts=counts.astype(np.uint32),
             ends=_running_sums(counts, np.flatnonzero(np.diff(slots, prepend=-1))),
             rect_ends=rect_ends,
-            rects=rects.astype(np.uint16),
+            rects=rects,
             rect_areas=_running_sums(areas, rect_ends - kept).astype(np.uint32),
         )
 
