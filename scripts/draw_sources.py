@@ -36,10 +36,13 @@ from slidesampler.sampling.balanced import BalancedSource
 from slidesampler.sampling.coverage import CoverageSource
 from slidesampler.sampling.fixed import FixedSource
 from slidesampler.sampling.grid import GridSource
+from slidesampler.sampling.log import SampleLog
+from slidesampler.sampling.log_columns import read_log
 from slidesampler.sampling.negative import NegativeSource
 from slidesampler.sampling.positive import PositiveSource
 from slidesampler.sampling.regions import RestrictedSource, split_by_region
 from slidesampler.sampling.rejection import RejectionSource
+from slidesampler.sampling.statistics import SampleSummary
 from slidesampler.sampling.summary import summarize
 from slidesampler.sampling.tiles import ImageMajorTiles, RandomTilePerImage, TileMajorTiles
 from slidesampler.sampling.weighted import WeightedSource
@@ -53,7 +56,8 @@ LIMIT = 150_000
 #: Of a picture. Tissue in fewer shades takes half the bytes.
 COLORS = 72
 #: Told apart by those who see few colours, and on pink: positive, negative, other, left out, background.
-BLUE, ORANGE, GREEN, GREY, DARK = "#0a4fa8", "#e06c00", "#007a4d", "#6b6b6b", "#111111"
+BLUE, ORANGE, GREEN = "#0a4fa8", "#e06c00", "#007a4d"
+RED, GREY, DARK = "#b3001b", "#6b6b6b", "#111111"
 CLASS_COLORS = {1: "#ffe100", 2: "#00e5ff", 3: "#31ff2e"}
 
 
@@ -101,7 +105,8 @@ class Picture:
         marks = iter(numbers) if numbers is not None else None
         for window in windows:
             corner, size = (window.x, window.y), (window.width, window.height)
-            axes.add_patch(Rectangle(corner, *size, facecolor=color, alpha=fill, linewidth=0))
+            # Below the outlines, which keep their colours so.
+            axes.add_patch(Rectangle(corner, *size, facecolor=color, alpha=fill, linewidth=0, zorder=0.5))
             style = "--" if dashed else "-"
             axes.add_patch(
                 Rectangle(corner, *size, fill=False, edgecolor=color, linewidth=1.6, linestyle=style)
@@ -141,7 +146,7 @@ class Picture:
             handlelength=1.2,
             columnspacing=1.4,
         )
-        exact = [BLUE, ORANGE, GREEN, GREY, DARK, "#ffffff", *CLASS_COLORS.values()]
+        exact = [BLUE, ORANGE, GREEN, RED, GREY, DARK, "#ffffff", *CLASS_COLORS.values()]
         return to_small_png(self._figure, exact, COLORS)
 
 
@@ -153,7 +158,9 @@ class Drawn(Picture):
 
     def png(self) -> bytes:
         """Return the picture, in few colours."""
-        flat = Image.open(io.BytesIO(self._png)).quantize(256, method=Image.Quantize.FASTOCTREE)
+        flat = Image.open(io.BytesIO(self._png))
+        if flat.mode != "P":
+            flat = flat.quantize(256, method=Image.Quantize.FASTOCTREE)
         stream = io.BytesIO()
         flat.save(stream, "PNG")
         return stream.getvalue()
@@ -184,32 +191,44 @@ def windows_of(targets: Iterable[Target]) -> list[Window]:
     return [target.window for target in targets if target.window is not None]
 
 
+def foreground(sampler: Sampler, window: Window) -> int:
+    """Return how many pixels of a window on slide 1 have a class."""
+    mask = sampler.load_mask(1, window)
+    return np.count_nonzero((mask != 0) & (mask != sampler.class_map.ignore))
+
+
 # --- one function a picture --------------------------------------------------------------------------------
 
 
 def draw_positive(sampler: Sampler) -> Picture:
-    picture = Picture(sampler, 2)
-    words = {"categories": ["tumour", "necrosis"], "image_ids": [1], "seed": 1}
-    around, pixel = picture.axes
-    picture.slide(around, 1, 'choose="annotation": around each object')
-    picture.windows(
-        around, windows_of(drawn(PositiveSource(sampler, SIZE, **words))), BLUE, "windows of PositiveSource"
-    )
-    picture.slide(pixel, 1, 'choose="pixel": large objects more often')
-    source = PositiveSource(sampler, SIZE, 12, choose="pixel", allow_border=False, **words)
+    picture = Picture(sampler, 3)
+    around, pixel, equal = picture.axes
+    words = {"image_ids": [1], "seed": 1}
+    classes = ["tumour", "necrosis"]
+    picture.slide(around, 1, 'choose="annotation"')
+    source = PositiveSource(sampler, SIZE, categories=classes, **words)
+    picture.windows(around, windows_of(drawn(source)), BLUE, "windows of PositiveSource")
+    picture.slide(pixel, 1, 'choose="pixel", categories="tumour"')
+    source = PositiveSource(sampler, SIZE, 8, choose="pixel", categories="tumour", **words)
     picture.windows(pixel, windows_of(drawn(source)), BLUE, "windows of PositiveSource")
+    picture.slide(equal, 1, 'choose="pixel", class_weights="uniform"')
+    source = PositiveSource(sampler, SIZE, 8, choose="pixel", class_weights="uniform", **words)
+    picture.windows(equal, windows_of(drawn(source)), BLUE, "windows of PositiveSource")
     return picture
 
 
 def draw_negative(sampler: Sampler) -> Picture:
     picture = Picture(sampler, 2)
     plain, far = picture.axes
-    picture.slide(plain, 1, "tissue, no pixel of foreground")
-    source = NegativeSource(sampler, SIZE, 12, 2, image_ids=[1])
-    picture.windows(plain, windows_of(drawn(source)), ORANGE, "windows of NegativeSource")
-    picture.slide(far, 1, "min_distance_px=200, min_tissue=0.9")
+    picture.slide(plain, 1, "proposed anywhere on tissue; no pixel of foreground allowed")
+    proposed = windows_of(drawn(WeightedSource(sampler, SIZE, "tissue", 20, 1, image_ids=[1])))
+    refused = [window for window in proposed if foreground(sampler, window)]
+    accepted = [window for window in proposed if window not in refused]
+    picture.windows(plain, refused, RED, "refused", dashed=True, fill=0.05)
+    picture.windows(plain, accepted, GREEN, "accepted")
+    picture.slide(far, 1, "NegativeSource, min_distance_px=200, min_tissue=0.9")
     source = NegativeSource(sampler, SIZE, 12, 2, min_distance_px=200, min_tissue=0.9, image_ids=[1])
-    picture.windows(far, windows_of(drawn(source)), ORANGE, "windows of NegativeSource")
+    picture.windows(far, windows_of(drawn(source)), GREEN, "accepted")
     return picture
 
 
@@ -217,38 +236,45 @@ def draw_rejection(sampler: Sampler) -> Picture:
     picture = Picture(sampler, 2)
     before, after = picture.axes
     inner = WeightedSource(sampler, SIZE, "tissue", 14, 1, image_ids=[1])
-    picture.slide(before, 1, "windows anywhere on tissue")
-    kept, refused = [], []
-    for window in windows_of(drawn(inner)):
-        mask = sampler.load_mask(1, window)
-        foreground = np.count_nonzero((mask != 0) & (mask != sampler.class_map.ignore))
-        (kept if foreground >= 1000 else refused).append(window)
+    picture.slide(before, 1, "trials: windows anywhere on tissue")
+    trials = windows_of(drawn(inner))
+    kept = [window for window in trials if foreground(sampler, window) >= 1000]
+    refused = [window for window in trials if window not in kept]
     picture.windows(before, refused, GREY, "fewer than 1000 pixels of foreground", dashed=True, fill=0.05)
     picture.windows(before, kept, BLUE, "1000 or more")
-    picture.slide(after, 1, "RejectionSource(..., size_threshold=1000, p=0.95)")
-    kept, refused = [], []
-    for target in drawn(RejectionSource(inner, size_threshold=1000, p=0.95, seed=1)):
-        mask = sampler.load_mask(1, target.window)
-        foreground = np.count_nonzero((mask != 0) & (mask != sampler.class_map.ignore))
-        (kept if foreground >= 1000 else refused).append(target.window)
-    picture.windows(after, refused, GREY, "", dashed=True, fill=0.05)
-    picture.windows(after, kept, BLUE, "1000 or more")
+    picture.slide(after, 1, "kept at size_threshold=1000, p=0.95, after so many trials")
+    source = RejectionSource(inner, size_threshold=1000, p=0.95, seed=1)
+    for target, record in (source.explain(0, index) for index in range(0, len(source), 2)):
+        window = sampler.resolve(target).window
+        assert window is not None
+        enough = foreground(sampler, window) >= 1000
+        picture.windows(
+            after, [window], BLUE if enough else GREY, "", numbers=[record.tries], dashed=not enough
+        )
     return picture
 
 
 def draw_balanced(sampler: Sampler) -> Picture:
-    picture = Picture(sampler, 2)
-    for axes, fraction in zip(picture.axes, (0.5, 0.25), strict=True):
-        picture.slide(axes, 1, f"pos_fraction={fraction}, 16 windows")
-        positives = PositiveSource(
-            sampler, SIZE, 16, 5, categories=["tumour", "necrosis"], choose="pixel", image_ids=[1]
-        )
-        negatives = NegativeSource(sampler, SIZE, 16, 5, min_tissue=0.5, image_ids=[1])
-        source = BalancedSource.of(positives, negatives, fraction, n=16, batch_size=16)
-        targets = [sampler.resolve(target) for target in targets_of(source)]
-        for kind, color in (("positive", BLUE), ("negative", ORANGE)):
-            picture.windows(axes, windows_of(t for t in targets if t.kind == kind), color, kind)
-    return picture
+    """Draw four batches, a row each."""
+    source = BalancedSource(sampler, SIZE, 32, 1, pos_fraction=0.25, batch_size=8)
+    figure = Figure(figsize=(7.4, 4.1), dpi=DPI, facecolor="white")
+    sides = {"left": 0.075, "right": 0.995, "top": 0.995, "bottom": 0.085, "wspace": 0.06, "hspace": 0.08}
+    for index, axes in enumerate(figure.subplots(4, 8, gridspec_kw=sides).flat):
+        target = sampler.resolve(source.target(0, index))
+        sample = sampler.load_sample(target.with_fields(size=(96, 96), downsample=None), with_annots=False)
+        axes.imshow(255 - (255 - sample.image.astype(int)) * 8 // 10)
+        axes.set(xticks=[], yticks=[])
+        for side in axes.spines.values():
+            positive = target.kind == "positive"
+            side.set(color=BLUE if positive else "#c8c8c8", linewidth=3.5 if positive else 1)
+        if index % 8 == 0:
+            axes.set_ylabel(f"batch {index // 8}", fontsize=9)
+    handles = [
+        Patch(facecolor="none", edgecolor=BLUE, linewidth=2.5, label="positive: 2 of 8, pos_fraction=0.25"),
+        Patch(facecolor="none", edgecolor="#c8c8c8", label="negative"),
+    ]
+    figure.legend(handles=handles, loc="lower center", ncols=2, fontsize=9, frameon=False)
+    return Drawn(to_small_png(figure, [BLUE, "#ffffff", "#c8c8c8"], 48))
 
 
 def draw_grid(sampler: Sampler) -> Picture:
@@ -303,11 +329,11 @@ def draw_weighted(sampler: Sampler) -> Picture:
     colors[..., 3] = np.where(errors > 0, 0.75, 0)
     left.imshow(colors, extent=(0, WIDTH, HEIGHT, 0), interpolation="nearest")
     left.set(xlim=(0, WIDTH), ylim=(HEIGHT, 0))
-    picture.slide(right, 1, "windows centred in proportion to it")
-    targets = drawn(WeightedSource(sampler, SIZE, {1: errors}, 16, 3))
-    picture.windows(right, windows_of(targets), GREEN, "windows of WeightedSource")
-    centres = np.array([window.center for window in windows_of(targets)])
-    right.plot(centres[:, 1], centres[:, 0], ".", color=DARK, markersize=4)
+    picture.slide(right, 1, "centres of 2000 windows, and three of them")
+    windows = windows_of(drawn(WeightedSource(sampler, SIZE, {1: errors}, 2000, 3)))
+    centres = np.array([window.center for window in windows])
+    right.plot(centres[:, 1], centres[:, 0], ".", color=DARK, markersize=1.5)
+    picture.windows(right, windows[:3], GREEN, "windows of WeightedSource")
     return picture
 
 
@@ -390,7 +416,21 @@ def draw_tissue(sampler: Sampler) -> Picture:
 def draw_report(sampler: Sampler) -> Picture:
     """Draw the maps of a report."""
     source = BalancedSource(sampler, SIZE, 400, 1, image_ids=[1])
-    summary = summarize(targets_of(source), sampler, count_at_most=0)
+    return draw_maps(sampler, summarize(targets_of(source), sampler, count_at_most=0))
+
+
+def draw_log(sampler: Sampler) -> Picture:
+    """Draw the maps of a log of a run that stayed away from a part of the slide."""
+    part = {1: (Window(0, 0, HEIGHT, WIDTH * 6 // 10), Window(0, 0, HEIGHT // 3, WIDTH))}
+    source = RestrictedSource(WeightedSource(sampler, SIZE, "tissue", 500, 1, image_ids=[1]), part)
+    with tempfile.TemporaryDirectory() as folder, SampleLog(folder) as log:
+        for target in targets_of(source):
+            log.write(sampler.resolve(target), epoch=0)
+        served = read_log(folder)
+    return draw_maps(sampler, summarize(served, sampler, count_at_most=0))
+
+
+def draw_maps(sampler: Sampler, summary: SampleSummary) -> Picture:
     (row,) = [row for row in summary.images if row.windows]
     assert row.coverage is not None
     balance = cell_balance(row.coverage, (row.height, row.width), row.windows)
@@ -412,6 +452,7 @@ PICTURES: dict[str, Callable[[Sampler], Picture]] = {
         draw_splits,
         draw_tissue,
         draw_report,
+        draw_log,
     )
 }
 
