@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from slidesampler.cli.exits import ExitCode
+from slidesampler.cli.labels import Tissue
 from slidesampler.cli.output import format_bytes, format_seconds, print_json, print_table, stderr, stdout
 
 if TYPE_CHECKING:
@@ -63,15 +64,6 @@ class Overlap(enum.StrEnum):
     SMALLEST = "smallest"
     LARGEST = "largest"
     CLASS = "class"
-
-
-class Tissue(enum.StrEnum):
-    """Where an image counts as tissue."""
-
-    AUTO = "auto"
-    OTSU = "otsu"
-    MASK = "mask"
-    NONE = "none"
 
 
 def build(
@@ -132,9 +124,9 @@ def build(
 ) -> None:
     """Build the cache that windows are read from.
 
-    One entry an image, and its label layer with an index of where the classes are. What is there and up to date is left
-    alone, so an interrupted build is taken up where it stopped. An image that cannot be built is reported and
-    does not stop the others; the exit code is then 1.
+    One entry an image, and its label layer with an index of where the classes are. What is there and up to date
+    is left alone, so an interrupted build is taken up where it stopped. An image that cannot be built is
+    reported and does not stop the others; the exit code is then 1.
     """
     # Imported here, as in every command: --help must not wait for numpy.
     from slidesampler.cache import BuildSpec, CacheStore, plan_build

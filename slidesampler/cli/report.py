@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from slidesampler.cli.exits import ExitCode
+from slidesampler.cli.labels import TISSUE_HELP, Tissue, label_spec_of
 from slidesampler.cli.output import print_json, stderr, stdout
 from slidesampler.cli.sample import parse_options, parse_size
 
@@ -77,6 +78,7 @@ def report(
             file_okay=False,
         ),
     ] = None,
+    tissue: Annotated[Tissue | None, typer.Option(help=TISSUE_HELP)] = None,
     n: Annotated[int | None, typer.Option("--n", "-n", min=1, help="source: windows an epoch.")] = None,
     seed: Annotated[int, typer.Option(help="source: same seed, same windows.")] = 0,
     epoch: Annotated[
@@ -119,7 +121,7 @@ def report(
             f"{out / REPORT_NAME} is there already; --force replaces it", param_hint="--out"
         )
     words = None if source is None else _words(source, n, seed, size, option)
-    sampler = _open(manifest, workdir)
+    sampler = _open(manifest, workdir, tissue)
     with _status("choosing windows" if log is None and windows is None else "reading windows"):
         if log is not None:
             read = _from_log(sampler, log, epoch, words)
@@ -162,20 +164,21 @@ def _words(source: str, n: int | None, seed: int, size: str, option: Sequence[st
     return {**words, **parse_options(option)}
 
 
-def _open(manifest: Path, workdir: Path | None) -> Sampler:
+def _open(manifest: Path, workdir: Path | None, tissue: Tissue | None = None) -> Sampler:
     """Return a sampler that reads the cache where it has every image, else the slides where they lie."""
     from slidesampler.cache import CacheStore
     from slidesampler.errors import CacheError
     from slidesampler.sampler import Sampler
 
-    plain = Sampler(manifest, workdir)
+    label_spec = label_spec_of(workdir, tissue)
+    plain = Sampler(manifest, workdir, label_spec=label_spec)
     if workdir is None:
         return plain
     built = (entry.backend for entry in CacheStore(workdir).entries() if entry.kind == "image")
     backend = next(built, None)
     if backend is None:
         return plain
-    cached = Sampler(plain.manifest, workdir, backend)
+    cached = Sampler(plain.manifest, workdir, backend, label_spec=label_spec)
     try:
         for image_id in cached.image_ids:
             cached.image_shape(image_id)

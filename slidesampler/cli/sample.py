@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from slidesampler.cli.build import parse_ids
+from slidesampler.cli.labels import TISSUE_HELP, Tissue, label_spec_of
 from slidesampler.cli.output import print_json, stderr, stdout
 from slidesampler.cli.sample_tables import print_summary
 
@@ -53,6 +54,7 @@ def sample(
             file_okay=False,
         ),
     ] = None,
+    tissue: Annotated[Tissue | None, typer.Option(help=TISSUE_HELP)] = None,
     n: Annotated[
         int | None,
         typer.Option("--n", "-n", min=1, help="Windows an epoch; of a grid at most so many are drawn."),
@@ -145,7 +147,7 @@ def sample(
     if source == "rejection" or "n" in taken:
         words.setdefault("n", n)
     _refuse_present([] if dry_run else [out, kwcoco, *_geojson_there(geojson)], force)
-    sampler = Sampler(manifest, workdir)
+    sampler = Sampler(manifest, workdir, label_spec=label_spec_of(workdir, tissue))
     with warnings.catch_warnings(), _progress(n) as advance:
         # The summary says how often a rejection gave up.
         warnings.simplefilter("ignore", UserWarning)

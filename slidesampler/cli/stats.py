@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from slidesampler.cli.labels import TISSUE_HELP, Tissue, label_spec_of
 from slidesampler.cli.output import print_json, print_table, stdout
 from slidesampler.cli.sample import parse_size
 
@@ -37,6 +38,7 @@ def stats(
             file_okay=False,
         ),
     ] = None,
+    tissue: Annotated[Tissue | None, typer.Option(help=TISSUE_HELP)] = None,
     size: Annotated[
         str,
         typer.Option(
@@ -62,7 +64,7 @@ def stats(
     from slidesampler.sampling.survey import dataset_statistics
 
     found = dataset_statistics(
-        Sampler(manifest, workdir),
+        Sampler(manifest, workdir, label_spec=label_spec_of(workdir, tissue)),
         parse_size(size),
         downsample=downsample,
         threshold=threshold,

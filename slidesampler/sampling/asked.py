@@ -8,8 +8,6 @@ from typing import Protocol, TypeVar, runtime_checkable
 
 from slidesampler.sampling.base import SourceSampler, TargetSource
 from slidesampler.sampling.mixture import MixtureSource
-from slidesampler.sampling.negative import NegativeSource
-from slidesampler.sampling.positive import PositiveSource
 from slidesampler.sampling.rejection import RejectionSource
 from slidesampler.sampling.statistics import AskedShares
 from slidesampler.target import Target
@@ -48,10 +46,6 @@ def asked_shares(source: TargetSource) -> AskedShares:
     """
     if isinstance(source, DeclaringSource):
         return source.asked_shares()
-    if isinstance(source, PositiveSource):
-        return AskedShares(kinds={"positive": 1.0})
-    if isinstance(source, NegativeSource):
-        return AskedShares(kinds={"negative": 1.0})
     if isinstance(source, RejectionSource):
         # Which classes and images are kept is what the rejection is there to change.
         return AskedShares(kinds=asked_shares(source.source).kinds)

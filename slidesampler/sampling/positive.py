@@ -21,6 +21,7 @@ from slidesampler.sampling.class_rule import ClassRule, ClassWeights
 from slidesampler.sampling.objects import AnnotObjects, Objects, PixelObjects
 from slidesampler.sampling.shape import WindowShape
 from slidesampler.sampling.slides import BalanceBy, SlideRule, SlideWeights, WeighedSlides
+from slidesampler.sampling.statistics import AskedShares
 from slidesampler.sampling.windows import checked_count, checked_pair
 from slidesampler.target import Target
 
@@ -142,6 +143,20 @@ class PositiveSource(CenteredSource):
 
     def __len__(self) -> int:
         return self._length
+
+    def asked_shares(self) -> AskedShares:
+        """Return the shares of classes and images that were asked for; of none where each comes once."""
+        if self._each_once:
+            return AskedShares(kinds={"positive": 1.0})
+        table = self._table
+        classes: dict[int, float] = {}
+        images: dict[int, float] = {}
+        for which, index in enumerate(table.objects.classes.tolist()):
+            classes[index] = share = table.classes.share(which)
+            for at, image in enumerate(table.objects.images[which]):
+                image_id = self._ids[image]
+                images[image_id] = images.get(image_id, 0.0) + share * table.slides[which].share(at)
+        return AskedShares({"positive": 1.0}, classes, images)
 
     def _draw(self, epoch: int, index: int) -> Target:
         draws = Draws(self.seed, epoch, index, "positive")

@@ -51,7 +51,9 @@ class TestPositiveEachOnce(SourceContract):
 class TestPositiveByClass(SourceContract):
     def make_source(self, sampler):
         ids = sampler.image_ids[:9000]
-        return PositiveSource(sampler, size=64, seed=2**70, balance="class", inside=True, image_ids=ids)
+        return PositiveSource(
+            sampler, size=64, seed=2**70, class_weights="uniform", allow_border=False, image_ids=ids
+        )
 
 
 class TestNegative(SourceContract):

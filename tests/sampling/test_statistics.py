@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -472,3 +473,26 @@ class TestAsked:
         assert found.kinds == {"a": 0.4, "b": 0.2, "": 0.4}
         assert found.classes == {1: 0.5, 2: 0.5}
         assert found.images == {1: 0.6, 2: 0.2, 7: 0.2}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"class_weights": "uniform"},
+        {"class_weights": {"tumour": 3, "stroma": 1}, "slide_weights": "sqrt_area"},
+        {"choose": "pixel"},
+    ],
+)
+def test_positives_have_the_shares_that_they_say_were_asked_for(options):
+    sampler = RectangleSampler(images=20)
+    n = 20_000
+    source = PositiveSource(sampler, 32, n, seed=1, **options)
+    asked = asked_shares(source)
+    targets = [source.target(0, index) for index in range(n)]
+    classes = Counter(sampler.class_map.index_of(target.category_id) for target in targets)
+    images = Counter(target.image_id for target in targets)
+    for shares, counts in ((asked.classes, classes), (asked.images, images)):
+        assert sum(shares.values()) == pytest.approx(1)
+        assert set(counts) <= {key for key, share in shares.items() if share}
+        for key, share in shares.items():
+            assert abs(counts[key] / n - share) <= 4.5 * math.sqrt(share * (1 - share) / n)
