@@ -74,7 +74,9 @@ def joined(*images):
 def cases(draw, noise=None):
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     height, width = draw(st.integers(1, 500)), draw(st.integers(1, 500))
-    labels = random_labels(rng, height, width, noise=draw(noise or st.booleans()), ignore=draw(st.booleans()))
+    labels = random_labels(
+        rng, height, width, noise=draw(st.booleans() if noise is None else noise), ignore=draw(st.booleans())
+    )
     tissue = random_tissue(rng, height, width) if draw(st.booleans()) else None
     return rng, labels, tissue
 
