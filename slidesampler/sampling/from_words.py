@@ -47,17 +47,22 @@ def source_from_words(sampler: SourceSampler, words: Mapping[str, Any]) -> Targe
     words : mapping
         ``source`` is its name; everything else are options of its class, by the same names and in JSON types:
 
-        - ``"positive"``, ``"negative"``, ``"grid"``, ``"coverage"``, ``"weighted"`` (by tissue where ``maps``
-        is not given); - ``"balanced"``: options of :class:`~slidesampler.BalancedSource`, and those of the
-        positives and negatives
-          that it is made of, each going to whichever takes it (or to one alone, in a mapping ``"positive"`` or
-          ``"negative"``);
-        - ``"rejection"``: options of :class:`~slidesampler.RejectionSource`; ``of`` is the source that is
-        wrapped,
-          a name or such a mapping (``"weighted"`` where it is left out: windows anywhere on the tissue), and
-          what the wrapping does not take is meant for it;
-        - ``"mixture"``: ``of`` is a list of such mappings, with ``weights``;
-        - ``"fixed"``: ``path``, a file that ``slidesampler sample --out`` wrote.
+        ``"positive"``, ``"negative"``, ``"grid"``, ``"coverage"``
+            Options of the class of that name.
+        ``"weighted"``
+            By tissue where ``maps`` is not given.
+        ``"balanced"``
+            Options of :class:`~slidesampler.BalancedSource`, and those of the positives and negatives that it
+            is made of, each going to whichever takes it (or to one alone, in a mapping ``"positive"`` or
+            ``"negative"``).
+        ``"rejection"``
+            Options of :class:`~slidesampler.RejectionSource`; ``of`` is the source that is wrapped, a name or
+            such a mapping (``"weighted"`` where it is left out: windows anywhere on the tissue), and what the
+            wrapping does not take is meant for it.
+        ``"mixture"``
+            ``of`` is a list of such mappings, with ``weights``.
+        ``"fixed"``
+            ``path``, a file that ``slidesampler sample --out`` wrote.
 
     Raises
     ------
