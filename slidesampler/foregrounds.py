@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from slidesampler.cache import CacheStore
@@ -24,7 +25,7 @@ from slidesampler.cache.collect import workdir_catalog
 from slidesampler.cache.fingerprint import source_assets, stamp_sources
 from slidesampler.cache.label_index import INDEX_ROLE, check_index
 from slidesampler.cache.publish import entry_lock
-from slidesampler.errors import CacheMissError, SamplingError, SourceMissingError
+from slidesampler.errors import CacheError, CacheMissError, SamplingError, SlideSamplerError, SourceMissingError
 from slidesampler.foreground import ForegroundIndex, ImageIndex, IndexColumns, image_tissue, index_image
 from slidesampler.geometry import Window
 from slidesampler.manifest import Manifest, naming_image
@@ -92,15 +93,21 @@ class ForegroundFinder:
         ------
         SamplingError
             If the manifest has no images.
-        StaleEntryError, CorruptEntryError
-            If a label layer does not hold any more; the message ends with the command that builds it again.
-        CacheMissError, ReadError, ManifestError
-            If an image has no layer, and cannot be read either; or its tissue cannot be found.
+        SlideSamplerError
+            If not one image can be looked at: why the first cannot. Where others can, only who asks for an
+            image that cannot is told: a label layer that does not hold any more (the message ends with the
+            command that builds it again), no layer and no source either, tissue that cannot be found.
         """
         if not len(self._manifest):
             raise SamplingError("the manifest has no images: there is nothing to choose windows from")
         found = self._open()
-        return ForegroundIndex(self._make() if found is None else found)
+        if found is not None:
+            return ForegroundIndex(found)
+        missing: dict[int, Exception] = {}
+        columns = self._make(missing)
+        if len(missing) == len(self._manifest):
+            raise next(iter(missing.values()))
+        return ForegroundIndex(columns, missing)
 
     # Where it may lie -------------------------------------------------------------------------------------
 
@@ -155,8 +162,8 @@ class ForegroundFinder:
 
     # Making -----------------------------------------------------------------------------------------------
 
-    def _make(self) -> IndexColumns:
-        entries = self._entries()
+    def _make(self, missing: dict[int, Exception]) -> IndexColumns:
+        entries = self._entries(missing)
         shelves: Sequence[_Shelf | None]
         if self._store is not None and None not in entries.values():
             folders = [Path(entry.folder) for entry in entries.values() if entry is not None]
@@ -177,31 +184,52 @@ class ForegroundFinder:
                 found = shelf.open()
                 if found is not None:
                     return found
-                columns = columns or self._join(entries)
+                columns = columns or self._join(entries, missing)
                 assert shelf.witnesses is not None
+                if missing:
+                    # Not kept: an image may be there the next time.
+                    return columns
                 with suppress(OSError):
                     publish_catalog(shelf.folder, columns, shelf.witnesses, signature=shelf.signature)
                     return shelf.open() or columns
-        return columns or self._join(entries)
+        return columns or self._join(entries, missing)
 
-    def _entries(self) -> dict[int, CacheEntry | None]:
+    def _entries(self, missing: dict[int, Exception]) -> dict[int, CacheEntry | None]:
         """Return the label layer of every image that has one with an index, checked."""
         entries: dict[int, CacheEntry | None] = {}
         for record in self._manifest.records():
             entry = None
             if self._store is not None:
-                with suppress(CacheMissError):
+                try:
                     entry = self._store.find_labels(self._manifest, record, None, self._label_spec)
+                except CacheMissError:
+                    entry = None
+                except CacheError as error:
+                    missing[record.image_id] = error
             # Layers of before there was an index have none.
             entries[record.image_id] = entry if entry is not None and INDEX_ROLE in entry.files else None
         return entries
 
-    def _join(self, entries: dict[int, CacheEntry | None]) -> IndexColumns:
-        images = [
-            self._index_masks(image_id) if entry is None else check_index(entry)
-            for image_id, entry in entries.items()
-        ]
+    def _join(self, entries: dict[int, CacheEntry | None], missing: dict[int, Exception]) -> IndexColumns:
+        images = []
+        for image_id, entry in entries.items():
+            image = None
+            if image_id not in missing:
+                try:
+                    image = self._index_masks(image_id) if entry is None else check_index(entry)
+                except SlideSamplerError as error:
+                    missing[image_id] = error
+            images.append(self._no_pixels() if image is None else image)
         return IndexColumns.join(list(entries), images)
+
+    def _no_pixels(self) -> ImageIndex:
+        """Return the index that stands for an image that cannot be looked at."""
+        classes = self._manifest.class_map
+
+        def nothing(window: Window) -> NDArray[Any]:
+            return np.full(window.shape, classes.ignore, classes.dtype)
+
+        return index_image(nothing, (1, 1), len(classes.names), classes.ignore)
 
     def _index_masks(self, image_id: int) -> ImageIndex:
         """Return the index of an image without a label layer: the one that the layer would have."""

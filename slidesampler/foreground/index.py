@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -35,6 +35,9 @@ class ForegroundIndex:
     Parameters
     ----------
     columns : IndexColumns
+    missing : mapping of int to Exception, optional
+        Images that could not be looked at, and why: their rows hold no pixel, and asking for one of them by its
+        id raises the error.
 
     Attributes
     ----------
@@ -60,7 +63,8 @@ class ForegroundIndex:
     [0, 10]
     """
 
-    def __init__(self, columns: IndexColumns) -> None:
+    def __init__(self, columns: IndexColumns, missing: Mapping[int, Exception] | None = None) -> None:
+        self.missing = dict(missing or {})
         # Plain arrays: slicing a numpy.memmap costs ten times as much.
         self.columns = IndexColumns(*(np.ascontiguousarray(column) for column in columns.to_arrays().values()))
         self.image_ids = self.columns.image_ids
@@ -84,8 +88,8 @@ class ForegroundIndex:
     def __len__(self) -> int:
         return len(self.image_ids)
 
-    def __reduce__(self) -> tuple[type[ForegroundIndex], tuple[IndexColumns]]:
-        return ForegroundIndex, (self.columns,)
+    def __reduce__(self) -> tuple[type[ForegroundIndex], tuple[IndexColumns, dict[int, Exception]]]:
+        return ForegroundIndex, (self.columns, self.missing)
 
     def row(self, image_id: int) -> int:
         """Return the row of an image.
@@ -94,7 +98,13 @@ class ForegroundIndex:
         ------
         TargetError
             If the index does not have it.
+        SlideSamplerError
+            Why the image could not be looked at, if it could not: see ``missing``.
         """
+        if image_id in self.missing:
+            error = self.missing[image_id]
+            # Anew: the same object, raised again and again, would gather tracebacks.
+            raise type(error)(str(error)) from error
         try:
             return self._rows[image_id]
         except KeyError:
