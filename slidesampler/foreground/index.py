@@ -205,6 +205,27 @@ class ForegroundIndex:
             highs.append(high)
         return lows, highs
 
+    def holds(self, row: int, slots: Sequence[int], window: Window) -> bool | None:
+        """Return whether a window holds a pixel of any of the slots; None where the counts do not tell.
+
+        What :meth:`bounds` tells, sooner: the first slot that is certainly there ends the search.
+        """
+        box = self._box(row, window)
+        if box is None:
+            return False
+        maybe = False
+        for slot in slots:
+            inside, cut = self._walk(row, slot, box)
+            if inside:
+                return True
+            for _, y, x, count in cut:
+                bottom, right = min(y + box.cell, box.height), min(x + box.cell, box.width)
+                shared = (min(box.y1, bottom) - max(box.y, y)) * (min(box.x1, right) - max(box.x, x))
+                if count > (bottom - y) * (right - x) - shared:
+                    return True
+                maybe = True
+        return None if maybe else False
+
     def _stored(self, row: int, slot: int) -> int:
         """Return the slot whose entries are looked at: without a tissue mask tissue is what is valid."""
         return VALID if slot == self.tissue_slot and not self._has_tissue[row] else slot

@@ -231,10 +231,12 @@ class NegativeSource(WindowSource):
         )
         image_id = None
         for tries, (image_id, row, window) in enumerate(islice(proposals, self.max_tries), start=1):
-            target = self.shape.target(image_id, window, "negative", index)
-            reason = judge.refuse(target, row, image_id, window)
+            reason = judge.refuse(row, image_id, window)
             if reason is None:
-                return target, DrawRecord(tries, refused)
+                target = self.shape.target(image_id, window, "negative", index)
+                reason = judge.refuse_as_read(target, image_id, window)
+                if reason is None:
+                    return target, DrawRecord(tries, refused)
             refused[reason] = refused.get(reason, 0) + 1
         anew = self._each_try_anew or self._hard is not None
         raise self._exhausted(epoch, index, None if anew else image_id, refused)

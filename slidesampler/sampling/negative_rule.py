@@ -95,13 +95,11 @@ class NegativeJudge:
         self._is_foreground = np.zeros(max(classes.ignore + 1, len(classes.names)), np.bool_)
         self._is_foreground[list(limits.classes)] = True
 
-    def refuse(self, target: Target, row: int, image_id: int, window: Window) -> str | None:
-        """Return why a window is no negative; None where it is one.
+    def refuse(self, row: int, image_id: int, window: Window) -> str | None:
+        """Return why a window is no negative at full resolution; None where it is one.
 
         Parameters
         ----------
-        target : Target
-            With that image and window, at any scale.
         row : int
             Of the image, in the index.
         image_id : int
@@ -115,8 +113,6 @@ class NegativeJudge:
         reason = self._by_counts(row, image_id, window, no_foreground=far)
         if reason is None and self._reach and not far and self._is_near(row, image_id, window):
             reason = "distance"
-        if reason is None and (target.downsample is not None or target.mpp is not None):
-            reason = self._as_read(target, image_id, window)
         return reason
 
     def _by_counts(self, row: int, image_id: int, window: Window, *, no_foreground: bool) -> str | None:
@@ -127,9 +123,7 @@ class NegativeJudge:
             valid = max(min(window.y1, height) - max(window.y, 0), 0) * max(
                 min(window.x1, width) - max(window.x, 0), 0
             )
-            slots: tuple[int, ...] = () if no_foreground else limits.classes
-            low, high = self._index.bounds(row, slots, window) if slots else ([], [])
-            least, most = (sum(low), valid, 0), (min(sum(high), valid), valid, 0)
+            least, most = self._by_foreground(row, window, valid, no_foreground)
         else:
             slots = self._slots
             low, high = self._index.bounds(row, slots, window)
@@ -140,6 +134,22 @@ class NegativeJudge:
         return limits.reason(
             *self._exact(row, image_id, window, tissue=low[-1] if limits.min_tissue else 0), area
         )
+
+    def _by_foreground(
+        self, row: int, window: Window, valid: int, no_foreground: bool
+    ) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+        """Return foreground, valid and tissue at their best and at their worst, where ``valid`` is known."""
+        limits = self._limits
+        if no_foreground:
+            low = high = 0
+        elif limits.max_foreground:
+            lows, highs = self._index.bounds(row, limits.classes, window)
+            low, high = sum(lows), sum(highs)
+        else:
+            # One pixel is too many: nobody need know how many more there are.
+            found = self._index.holds(row, limits.classes, window)
+            low, high = int(found is True), int(found is not False)
+        return (low, valid, 0), (min(high, valid), valid, 0)
 
     def _best_and_worst(
         self, low: Sequence[int], high: Sequence[int]
@@ -163,7 +173,22 @@ class NegativeJudge:
         read = read_class_counts(self._sampler, image_id, window)
         return int(read.counts[list(self._limits.classes)].sum()), read.valid, tissue
 
-    def _as_read(self, target: Target, image_id: int, window: Window) -> str | None:
+    def refuse_as_read(self, target: Target, image_id: int, window: Window) -> str | None:
+        """Return why a window that is one at full resolution is no negative as a target reads it.
+
+        Parameters
+        ----------
+        target : Target
+            With that image and window, at any scale.
+        image_id : int
+        window : Window
+
+        Returns
+        -------
+        {"foreground"} or None
+        """
+        if target.downsample is None and target.mpp is None:
+            return None
         # A pixel of a reduced mask may show ground just outside the window (the pixel of a label level that
         # reaches over the edge), and the promise is about what the training loop gets to see.
         size = self._sampler.resolve(target).size

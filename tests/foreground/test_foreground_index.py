@@ -115,6 +115,12 @@ def test_count_is_exact_and_bounds_bracket_it(case):
         assert index.count(1, slots, window) == wanted
         low, high = index.bounds(1, slots, window)
         assert all(a <= b <= c for a, b, c in zip(low, wanted, high, strict=True))
+        for some in (slots, slots[:1], slots[3:]):
+            held = index.holds(1, some, window)
+            assert held in (None, any(counted(masks, some, window, labels.shape)))
+            # It knows whatever the bounds know.
+            low, high = index.bounds(1, some, window)
+            assert (held is None) == (not any(low) and any(high))
     whole = Window(-3, -3, labels.shape[0] + 6, labels.shape[1] + 6)
     exact = counted(masks, slots, whole, labels.shape)
     assert index.bounds(1, slots, whole) == (exact, exact)

@@ -14,7 +14,6 @@ from slidesampler.models import ClassMap
 from slidesampler.sampling.negative import NegativeSource
 from slidesampler.sampling.negative_images import prove_impossible
 from slidesampler.sampling.negative_rule import NegativeJudge, NegativeLimits
-from slidesampler.target import Target
 from slidesampler.testing.source_contract import RectangleSampler
 
 IGNORE = 255
@@ -151,7 +150,7 @@ def test_windows_are_refused_as_pixels_say(image, limits, extent, allow_border):
                 slack = labels.shape[axis] - extent[axis]
                 start[axis] = min(max(start[axis], min(slack, 0)), max(slack, 0))
         window = Window(*start, *extent)
-        reason = judge.refuse(Target(image_id=3, window=window), 0, 3, window)
+        reason = judge.refuse(0, 3, window)
         expected = truth[start[0] + extent[0], start[1] + extent[1]] > 0
         if reason == "tissue" and noisy:
             continue  # tissue like noise: only what is certain counts
@@ -172,7 +171,7 @@ def test_distance_is_euclidean_and_exact(image, distance, extent, seed):
         y, x = (int(rng.integers(-5, length)) for length in labels.shape)
         window = Window(y, x, *extent)
         nearest = distance_to_foreground(labels, limits.classes, window)
-        reason = judge.refuse(Target(image_id=3, window=window), 0, 3, window)
+        reason = judge.refuse(0, 3, window)
         expected = "foreground" if nearest == 0 else "distance" if nearest < distance else None
         assert reason == expected
 
@@ -187,7 +186,7 @@ def test_distance_to_a_corner(distance, expected):
     sampler = LabelSampler([labels])
     judge = NegativeJudge(sampler, sampler.foreground, NegativeLimits((1, 2, 3), min_distance_px=distance))
     window = Window(50, 50, 8, 8)
-    assert (judge.refuse(Target(image_id=3, window=window), 0, 3, window) is None) == expected
+    assert (judge.refuse(0, 3, window) is None) == expected
 
 
 def test_shares_are_as_exact_as_they_are_written():
@@ -198,12 +197,12 @@ def test_shares_are_as_exact_as_they_are_written():
     window = Window(0, 0, 10, 10)
     for share, reason in ((0.29, None), (0.28, "foreground")):
         judge = NegativeJudge(sampler, sampler.foreground, NegativeLimits((1,), share))
-        assert judge.refuse(Target(image_id=3, window=window), 0, 3, window) == reason
+        assert judge.refuse(0, 3, window) == reason
     labels[labels == 1] = IGNORE
     sampler = LabelSampler([labels])
     for share, reason in ((0.71, None), (0.72, "unknown")):
         judge = NegativeJudge(sampler, sampler.foreground, NegativeLimits((1,), 0, share))
-        assert judge.refuse(Target(image_id=3, window=window), 0, 3, window) == reason
+        assert judge.refuse(0, 3, window) == reason
 
 
 @given(label_images(), LIMITS, EXTENTS, st.booleans())
