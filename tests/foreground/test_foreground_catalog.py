@@ -136,7 +136,7 @@ def test_tissue_of_a_mask_is_what_of_it_is_valid(slides):
 def test_a_tissue_mask_that_is_asked_for_must_be_there(slides, tmp_path):
     sampler = Sampler(slides, tmp_path / "cache", "npy", label_spec=LabelSpec(tissue="mask"))
     with pytest.raises(ManifestError, match=r"image 20 \(s2\).*names no mask for this image"):
-        _ = Sampler(slides, label_spec=LabelSpec(tissue="mask")).foreground
+        Sampler(slides, label_spec=LabelSpec(tissue="mask")).foreground.row(20)
     report = sampler.build()
     assert [(row.image_id, row.what) for row in report.failed] == [(20, "labels"), (30, "labels")]
     assert "image 20 (s2)" in report.failed[0].reason
@@ -251,8 +251,12 @@ def test_an_edited_source_is_said_to_be_stale(built, slides, tmp_path):
         os.utime(path, ns=(1, 1))
     pixels = tifffile.imread(tmp_path / "s1.tif")
     tifffile.imwrite(tmp_path / "s1.tif", pixels[::-1], photometric="rgb", metadata=None)
+    index = Sampler(slides, built.workdir).foreground
+    (image_id,) = index.missing
     with pytest.raises(StaleEntryError, match="slidesampler build"):
-        _ = Sampler(slides, built.workdir).foreground
+        index.row(image_id)
+    # What the others are is not kept: the next one looks again.
+    assert catalog_module.open_catalog(folder_of(built), Path(built.workdir)) is None
 
 
 def test_sources_without_a_cache_are_watched(slides, tmp_path, monkeypatch):
