@@ -16,7 +16,7 @@ from slidesampler.sampling.quota import Quota
 from slidesampler.sampling.windows import checked_count, checked_index
 from slidesampler.target import Target
 
-__all__ = ["MixtureSource", "Place", "checked_batch", "natural_length"]
+__all__ = ["MixtureSource", "Place", "natural_length"]
 
 
 class Place(NamedTuple):
@@ -113,7 +113,7 @@ class MixtureSource:
             )
         self.quota = Quota(weights)
         self.seed = operator.index(seed)
-        self.batch_size = None if batch_size is None else checked_batch(batch_size)
+        self.batch_size = None if batch_size is None else checked_count(batch_size, "batch_size")
         self.shuffle = shuffle
         self._lengths = [len(source) for source in self.sources]
         self._check_lengths()
@@ -205,19 +205,3 @@ def natural_length(lengths: Sequence[int], shares: Sequence[Fraction], batch_siz
     """
     n = min(math.ceil(length / share) for length, share in zip(lengths, shares, strict=True) if share)
     return n if batch_size is None else -(-n // batch_size) * batch_size
-
-
-def checked_batch(batch_size: int) -> int:
-    """Return the size of a batch.
-
-    Raises
-    ------
-    ValueError
-        If it is less than 1.
-    TypeError
-        If it is not a whole number.
-    """
-    number = operator.index(batch_size)
-    if number < 1:
-        raise ValueError(f"batch_size must be at least 1, got {number}")
-    return number

@@ -130,8 +130,8 @@ def checked_index(index: int, length: int) -> int:
     return number
 
 
-def checked_count(n: int) -> int:
-    """Return ``n``, the number of windows an epoch has.
+def checked_count(n: int, what: str = "n") -> int:
+    """Return ``n``, the number of windows an epoch has (or of something else, ``what``).
 
     Raises
     ------
@@ -142,7 +142,7 @@ def checked_count(n: int) -> int:
     """
     number = operator.index(n)
     if number < 1:
-        raise ValueError(f"n must be at least 1, got {number}")
+        raise ValueError(f"{what} must be at least 1, got {number}")
     return number
 
 

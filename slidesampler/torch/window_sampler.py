@@ -11,8 +11,8 @@ import torch.distributed
 from torch.utils.data import DistributedSampler, Sampler
 
 from slidesampler.errors import SamplingError
-from slidesampler.sampling.mixture import checked_batch
 from slidesampler.sampling.permutation import Permutation
+from slidesampler.sampling.windows import checked_count
 from slidesampler.torch.dataset import WindowDataset
 
 __all__ = ["Even", "WindowBatchSampler", "WindowSampler"]
@@ -356,7 +356,7 @@ def _batch_of(batch_size: int | None, own: int | None, world_size: int) -> int |
     """Return the size of a global batch, of which every rank has the same share."""
     if batch_size is None and own is None:
         return None
-    size = checked_batch(batch_size if batch_size is not None else own)  # type: ignore[arg-type]
+    size = checked_count(batch_size if batch_size is not None else own, "batch_size")  # type: ignore[arg-type]
     if own is not None and size != own:
         raise ValueError(
             f"batch_size={size} was asked for, but the source's quotas hold in batches of {own}: make the "
