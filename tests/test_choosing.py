@@ -55,9 +55,10 @@ def test_short_ways_are_the_classes(sampler, name, kind, arguments):
     assert len(short) == len(full)
     assert [short.target(1, i) for i in range(len(full))] == [full.target(1, i) for i in range(len(full))]
     # What an editor shows is the signature of the class, less the sampler.
-    assert list(inspect.signature(getattr(sampler, name)).parameters) == list(
-        inspect.signature(kind).parameters
-    )[1:]
+    assert (
+        list(inspect.signature(getattr(sampler, name)).parameters)
+        == list(inspect.signature(kind).parameters)[1:]
+    )
 
 
 def test_rejection_of_another_source(sampler):
