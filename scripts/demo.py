@@ -39,7 +39,7 @@ from slidesampler.cli.progress import BuildBar
 from slidesampler.report import contact_sheet, write_report
 from slidesampler.sampling import TargetSource, summarize
 from slidesampler.sampling.asked import asked_shares
-from slidesampler.sampling.dry_run import dry_run
+from slidesampler.sampling.dry_runs import dry_run
 from slidesampler.testing import make_dataset
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -189,7 +189,7 @@ def _open(manifest: Path, workdir: Path | None, tissue: Tissue | None = None) ->
 
 def _from_source(sampler: Sampler, words: Mapping[str, Any], epoch: int, n: int | None) -> _Read:
     from slidesampler.sampling.asked import asked_shares
-    from slidesampler.sampling.dry_run import dry_run
+    from slidesampler.sampling.dry_runs import dry_run
     from slidesampler.sampling.from_words import source_from_words
     from slidesampler.sampling.summary import summarize
 

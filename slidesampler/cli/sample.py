@@ -122,7 +122,7 @@ def sample(
     """
     from slidesampler.sampler import Sampler
     from slidesampler.sampling.asked import asked_shares
-    from slidesampler.sampling.dry_run import dry_run as draw
+    from slidesampler.sampling.dry_runs import dry_run as draw
     from slidesampler.sampling.from_words import source_from_words, source_options
     from slidesampler.sampling.summary import summarize
 

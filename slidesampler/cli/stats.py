@@ -12,7 +12,7 @@ from slidesampler.cli.output import print_json, print_table, stdout
 from slidesampler.cli.sample import parse_size
 
 if TYPE_CHECKING:
-    from slidesampler.sampling.dataset_statistics import DatasetStatistics
+    from slidesampler.sampling.survey_results import DatasetStatistics
 
 __all__ = ["EXAMPLES", "stats"]
 

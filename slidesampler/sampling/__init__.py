@@ -9,7 +9,7 @@ from slidesampler.sampling.balanced import BalancedSource
 from slidesampler.sampling.base import SourceSampler, TargetSource
 from slidesampler.sampling.coverage import CoverageSource
 from slidesampler.sampling.draw_record import DrawRecord, ExplainedSource
-from slidesampler.sampling.dry_run import dry_run
+from slidesampler.sampling.dry_runs import dry_run
 from slidesampler.sampling.fixed import FixedSource, freeze
 from slidesampler.sampling.from_words import source_from_words
 from slidesampler.sampling.grid import GridSource

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from slidesampler.sampling.dataset_statistics import ClassStatistics, DatasetStatistics
+from slidesampler.sampling.survey_results import ClassStatistics, DatasetStatistics
 
 __all__ = ["advise"]
 

@@ -16,14 +16,14 @@ from slidesampler.models import NO_CATEGORY
 from slidesampler.rng import rng_for
 from slidesampler.sampling.advice import advise
 from slidesampler.sampling.base import SourceSampler
-from slidesampler.sampling.dataset_statistics import (
+from slidesampler.sampling.judge import class_counts
+from slidesampler.sampling.seen import slot_grid
+from slidesampler.sampling.survey_results import (
     ClassStatistics,
     DatasetStatistics,
     Estimate,
     ImageStatistics,
 )
-from slidesampler.sampling.judge import class_counts
-from slidesampler.sampling.seen import slot_grid
 from slidesampler.sampling.windows import checked_count, checked_pair
 
 __all__ = ["dataset_statistics"]

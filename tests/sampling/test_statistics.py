@@ -18,7 +18,7 @@ from slidesampler.sampling import FixedSource, GridSource, NegativeSource, Posit
 from slidesampler.sampling.asked import asked_shares, given_shares
 from slidesampler.sampling.balanced import BalancedSource
 from slidesampler.sampling.draw_record import DrawRecord
-from slidesampler.sampling.dry_run import dry_run
+from slidesampler.sampling.dry_runs import dry_run
 from slidesampler.sampling.log import SampleLog
 from slidesampler.sampling.log_columns import read_log
 from slidesampler.sampling.mixture import MixtureSource
