@@ -122,12 +122,17 @@ def test_any_number_of_workers_and_ranks(slides, epochs, workers, world_size):
         assert sorted(found) == epochs[epoch]
 
 
-def test_workers_started_afresh(slides, epochs):
+# A spawned worker takes seconds to start: each number of workers and of ranks once is enough.
+@pytest.mark.parametrize(("workers", "world_size"), [(1, 4), (4, 1), (2, 2)])
+def test_workers_started_afresh(slides, epochs, workers, world_size):
     dataset = make_dataset(slides)
-    loader = loader_of(dataset, 0, 1, 2, "spawn")
+    loaders = [loader_of(dataset, rank, world_size, workers, "spawn") for rank in range(world_size)]
     for epoch in (1, 5):
-        loader.batch_sampler.set_epoch(epoch)
-        assert sorted(window for batch in loader for window in served(batch)) == epochs[epoch]
+        found = []
+        for loader in loaders:
+            loader.batch_sampler.set_epoch(epoch)
+            found += [window for batch in loader for window in served(batch)]
+        assert sorted(found) == epochs[epoch]
 
 
 def test_cache_is_warm_cold_or_not_there(slides, epochs):
