@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -36,6 +37,9 @@ from slidesampler.readers.array import ARRAY_SCHEME
 from slidesampler.sources import SourceTable
 
 __all__ = ["ForegroundFinder"]
+
+#: From so many pixels on it is said that looking at all masks takes a while: about 10 ns a pixel.
+SLOW_PIXELS = 3_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +215,7 @@ class ForegroundFinder:
         return entries
 
     def _join(self, entries: dict[int, CacheEntry | None], missing: dict[int, Exception]) -> IndexColumns:
+        self._warn_of_slowness([image_id for image_id, entry in entries.items() if entry is None])
         images = []
         for image_id, entry in entries.items():
             image = None
@@ -221,6 +226,17 @@ class ForegroundFinder:
                     missing[image_id] = error
             images.append(self._no_pixels() if image is None else image)
         return IndexColumns.join(list(entries), images)
+
+    def _warn_of_slowness(self, image_ids: Sequence[int]) -> None:
+        sizes = [(record.height, record.width) for record in map(self._manifest.record, image_ids)]
+        pixels = sum(height * width for height, width in sizes if height is not None and width is not None)
+        if pixels > SLOW_PIXELS:
+            warnings.warn(
+                f"looking for the classes in the masks of {len(image_ids)} images, {pixels / 1e9:.0f} "
+                "gigapixels: this may take minutes. 'slidesampler build' does it once, and sources are ready at "
+                "once from then on",
+                stacklevel=2,
+            )
 
     def _no_pixels(self) -> ImageIndex:
         """Return the index that stands for an image that cannot be looked at."""

@@ -15,6 +15,7 @@ from slidesampler import (
     SlideSamplerError,
     SourceMissingError,
     TargetError,
+    foregrounds,
 )
 from slidesampler.testing import make_dataset
 
@@ -71,3 +72,14 @@ def test_nothing_but_missing_images_is_an_error(tmp_path):
     sampler = Sampler({"images": [{"id": 1, "file_name": "a.tif"}]}, bundle_dir=tmp_path)
     with pytest.raises(SlideSamplerError, match=r"a\.tif"):
         _ = sampler.foreground
+
+
+def test_a_long_wait_is_announced(manifest, tmp_path, monkeypatch):
+    monkeypatch.setattr(foregrounds, "SLOW_PIXELS", 2 * 600 * 700)
+    with pytest.warns(UserWarning, match="masks of 3 images.*slidesampler build"):
+        _ = Sampler(manifest).foreground
+    # What a build has looked at is not looked at again; the missing image alone is small.
+    built = Sampler(manifest, tmp_path / "cache", "npy")
+    built.build()
+    monkeypatch.setattr(foregrounds, "SLOW_PIXELS", 900 * 900)
+    assert built.foreground.missing

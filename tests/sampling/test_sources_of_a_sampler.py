@@ -70,6 +70,7 @@ def test_chooses_windows_without_opening_an_image(sources, name):
         assert pool.submit(targets_of, source, places).result() == expected
 
 
+@pytest.mark.filterwarnings("ignore:looking for the classes in the masks of 10000 images")
 def test_negatives_look_at_labels_when_they_are_made(sampler):
     """So that a slide that cannot be read, or has no negative, is known before training begins."""
     with pytest.raises(SourceMissingError, match=r"slide\d+\.tif"):
