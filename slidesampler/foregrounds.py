@@ -217,14 +217,15 @@ class ForegroundFinder:
     def _join(self, entries: dict[int, CacheEntry | None], missing: dict[int, Exception]) -> IndexColumns:
         self._warn_of_slowness([image_id for image_id, entry in entries.items() if entry is None])
         images = []
+        nothing = self._no_pixels()
         for image_id, entry in entries.items():
-            image = None
+            image = nothing
             if image_id not in missing:
                 try:
                     image = self._index_masks(image_id) if entry is None else check_index(entry)
                 except SlideSamplerError as error:
                     missing[image_id] = error
-            images.append(self._no_pixels() if image is None else image)
+            images.append(image)
         return IndexColumns.join(list(entries), images)
 
     def _warn_of_slowness(self, image_ids: Sequence[int]) -> None:
@@ -233,8 +234,8 @@ class ForegroundFinder:
         if pixels > SLOW_PIXELS:
             warnings.warn(
                 f"looking for the classes in the masks of {len(image_ids)} images, {pixels / 1e9:.0f} "
-                "gigapixels: this may take minutes. 'slidesampler build' does it once, and sources are ready at "
-                "once from then on",
+                "gigapixels: this may take minutes. 'slidesampler build' does it once, and sources are ready "
+                "at once from then on",
                 stacklevel=2,
             )
 
