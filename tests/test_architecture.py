@@ -23,7 +23,7 @@ PACKAGE = ROOT / "slidesampler"
 #: Lowest first. A room is a folder or a file directly in the package; a module imports only from its own room
 #: or a lower floor. Files that belong together share a room's name.
 FLOORS: tuple[dict[str, str], ...] = (
-    {"errors": "errors"},
+    {"errors": "errors", "_native": "_native"},
     {"geometry": "geometry", "rng": "rng", "resample": "resample"},
     {"models": "nouns", "shapes": "nouns", "target": "nouns"},
     {"manifest": "manifest", "readers": "readers", "annotations": "annotations"},

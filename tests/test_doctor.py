@@ -75,7 +75,16 @@ def test_this_machine_is_fit_and_every_fact_is_there():
     assert "deflate" in found(findings, "COG codecs").value
     assert np.__version__ in found(findings, "dependencies").value
     assert importlib.metadata.version("torch") == found(findings, "torch").value
-    assert found(findings, "compiled core").value == "not compiled; reads go through GDAL"
+    assert found(findings, "compiled core").value == "compiled"
+
+
+def test_without_the_compiled_core_reads_go_through_gdal(monkeypatch):
+    monkeypatch.setenv("SLIDESAMPLER_NO_NATIVE", "1")
+    finding = doctor._compiled_core()
+    assert (finding.status, finding.needed) == ("missing", False)
+    assert finding.value == "SLIDESAMPLER_NO_NATIVE is set; reads go through GDAL"
+    assert "libdeflate" in finding.mend
+    assert is_fit([finding])
 
 
 def test_every_finding_that_is_not_ok_and_needed_has_a_mend(shadow, monkeypatch):

@@ -59,6 +59,10 @@ class ValidMask:
         elif first & gdal.GMF_PER_DATASET and not first & gdal.GMF_ALPHA:
             self._mask = True
         self.present = bool(self._alpha or self._nodata or self._mask)
+        #: The band that alone says what is valid: 0 for the mask band, None where more than one has a say.
+        self.only_band: int | None = None
+        if self.present and not self._nodata and not (self._alpha and self._mask):
+            self.only_band = self._alpha or 0
         self._reduced: dict[int, bool] = {}
 
     def read(self, window: Window, level: int) -> NDArray[np.bool_]:

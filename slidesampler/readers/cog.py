@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from slidesampler import _native
 from slidesampler.errors import ReadError
 from slidesampler.geometry import Window
 from slidesampler.readers._gdal_facts import channel_names, pixel_size_um
@@ -22,8 +23,11 @@ from slidesampler.readers.base import check_channels, check_window, output_array
 from slidesampler.readers.forking import check_process
 from slidesampler.readers.gdal import stored_dtype
 from slidesampler.readers.paths import require_file
+from slidesampler.readers.tile_index import TileIndex, read_tiles
 
 __all__ = ["CogReader"]
+
+_ONE = np.zeros(1, np.int64)
 
 
 class CogReader:
@@ -69,11 +73,35 @@ class CogReader:
                 f"{path}: {len(self.channels)} channel names were given, but it has {self.shape[2]} channels"
             )
         self.has_valid = self._valid.present
+        self._tiles = self._find_tiles(source)
+        #: Which sample of the tiles says what is valid; 0 for a mask of its own, None where GDAL has to say.
+        self._valid_sample = self._find_valid_sample()
+        if self._tiles is not None and (not self.has_valid or self._valid_sample is not None):
+            # The tiles are all there is to read: one open file a reader is enough.
+            self._drop()
 
-    def _open(self) -> LevelDatasets:
+    def _find_tiles(self, source: LevelDatasets) -> TileIndex | None:
+        """Return where the tiles are; None where GDAL has to read some level."""
+        if _native.tiles is None or self._transfer is not self.dtype:
+            return None
+        nodata = source.base.GetRasterBand(self._bands[0]).GetNoDataValue()
+        tiles = TileIndex(self.name, 0.0 if nodata is None else float(nodata))
+        return tiles if all(tiles.has(level.height, level.width) for level in self.levels) else None
+
+    def _find_valid_sample(self) -> int | None:
+        band, tiles = self._valid.only_band, self._tiles
+        if tiles is None or band is None:
+            return None
+        if band:
+            return band if self.dtype.kind == "u" else None
+        return 0 if all(tiles.has(level.height, level.width, mask=True) for level in self.levels) else None
+
+    def _check_open(self) -> None:
         if self._closed:
             raise ReadError(f"{self.name}: the reader is closed")
         check_process(self.name, self._pid)
+
+    def _open(self) -> LevelDatasets:
         if self._source is None:
             # Opened again after a failed read; see GdalReader.
             self._source = LevelDatasets(self.name, ("GTiff",))
@@ -92,13 +120,17 @@ class CogReader:
 
         Only the bands that are asked for are read.
         """
-        source = self._open()
+        self._check_open()
         check_window(self.name, self.levels, window, level)
         bands = self._bands
         if channels is not None:
             check_channels(self.name, self.shape[2], channels)
             bands = [bands[i] for i in channels]
         out = output_array(out, (window.height, window.width, len(bands)), self.dtype, self.name)
+        if self._tiles is not None:
+            self._read_tiles(window, level, bands, out)
+            return out
+        source = self._open()
         target = out if self._transfer is self.dtype else out.view(self._transfer)
         try:
             read_bands(source.dataset(level), self.name, window, target, bands, self._code)
@@ -109,13 +141,32 @@ class CogReader:
 
     def read_valid(self, window: Window, level: int = 0) -> NDArray[np.bool_]:
         """Return which pixels of a window are valid, bool ``(h, w)``: alpha band, mask band or nodata."""
-        self._open()
+        self._check_open()
         check_window(self.name, self.levels, window, level)
+        if not self.has_valid:
+            return np.ones(window.shape, np.bool_)
+        if self._valid_sample is not None:
+            dtype = self.dtype if self._valid_sample else np.dtype(np.uint8)
+            found = np.empty((*window.shape, 1), dtype)
+            self._read_tiles(window, level, [self._valid_sample], found)
+            valid: NDArray[np.bool_] = found[..., 0] != 0
+            return valid
+        self._open()
         try:
             return self._valid.read(window, level)
         except ReadError:
             self._drop()
             raise
+
+    def _read_tiles(self, window: Window, level: int, bands: list[int], out: NDArray[Any]) -> None:
+        """Fill ``out`` with bands, numbered from 1, or with the mask, number 0."""
+        assert self._tiles is not None
+        mask = bands == [0]
+        tiled = self._tiles.level(self.levels[level].height, self.levels[level].width, mask=mask)
+        channels = (0,) if mask else tuple(band - 1 for band in bands)
+        failed = read_tiles([tiled], _ONE, [window], channels, out[None])
+        if failed is not None:
+            raise ReadError(f"{self.name}: {window} of level {level} cannot be read: {failed[1]}")
 
     def _drop(self) -> None:
         if self._source is not None:
@@ -127,4 +178,5 @@ class CogReader:
         self._closed = True
         # In a forked child the handles are the parent's: they are left alone.
         if self._pid == os.getpid():
+            self._tiles = None
             self._drop()

@@ -1,0 +1,223 @@
+"""Where the tiles of a TIFF lie and how they are stored: what the compiled reader needs instead of GDAL."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any, NamedTuple
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from slidesampler import _native
+from slidesampler.errors import ReadError
+from slidesampler.geometry import Window
+from slidesampler.resample import cast_pixels
+
+__all__ = ["TileIndex", "TiledLevel", "read_tiles"]
+
+#: TIFF's numbers of the compressions that the compiled reader knows, and its own.
+_CODECS = {1: 0, 8: 1, 32946: 1, 50000: 2, 5: 3, 7: 4}
+_JPEG = 7
+_YCBCR, _PALETTE = 6, 3
+#: Bits of NewSubfileType.
+_REDUCED, _MASK = 1, 4
+_TILE_OFFSETS, _TILE_BYTE_COUNTS = 324, 325
+#: struct-like names of the TIFF types that offsets and byte counts have: SHORT, LONG, LONG8.
+_WHOLE_NUMBERS = {3: "u2", 4: "u4", 16: "u8"}
+
+
+class TiledLevel(NamedTuple):
+    """One level of a tiled TIFF, ready for the compiled reader."""
+
+    #: A ``_native.tiles.Level``.
+    level: Any
+    dtype: np.dtype[Any]
+    #: Samples of a pixel, alpha included.
+    samples: int
+    #: ``(rows, columns)`` of tiles.
+    grid: tuple[int, int]
+
+
+class TileIndex:
+    """Finds the tiles of the level of a TIFF that has a given size, where the compiled reader can read it.
+
+    Parameters
+    ----------
+    path : str
+        A local file.
+    empty : float
+        Value of tiles that were never written: the file's nodata value, else 0.
+
+    Notes
+    -----
+    The tables of tiles are read when a level is first asked for. A level is read through one file that is open
+    as long as the index is; reads name their place in it, so threads and forked processes may share it.
+    """
+
+    def __init__(self, path: str, empty: float = 0.0) -> None:
+        assert _native.tiles is not None
+        self._file = _native.tiles.File(path)
+        self._path = path
+        self._empty = empty
+        self._levels: dict[tuple[int, int, bool], TiledLevel] = {}
+        with tifffile.TiffFile(path, _multifile=False) as tiff:
+            self._byteorder = tiff.byteorder
+            self._swapped = tiff.byteorder != ("<" if sys.byteorder == "little" else ">")
+            self._pages = [page for page in tiff.pages if isinstance(page, tifffile.TiffPage)]
+
+    def has(self, height: int, width: int, *, mask: bool = False) -> bool:
+        """Whether there is a level (or a mask) of that size, one only, that is read here as GDAL reads it."""
+        return self._page(height, width, mask) is not None
+
+    def level(self, height: int, width: int, *, mask: bool = False) -> TiledLevel:
+        """Return the level of that size, or its mask: one channel of uint8, 0 where a pixel is not valid.
+
+        Raises
+        ------
+        ReadError
+            If there is none (see :meth:`has`), or its table of tiles is damaged.
+        """
+        found = self._levels.get((height, width, mask))
+        if found is None:
+            page = self._page(height, width, mask)
+            if page is None:
+                raise ReadError(f"{self._path}: no tiles of a level of {height} x {width} pixels")
+            found = self._levels[height, width, mask] = self._open(page, mask)
+        return found
+
+    def _page(self, height: int, width: int, mask: bool) -> tifffile.TiffPage | None:
+        found = [
+            page
+            for number, page in enumerate(self._pages)
+            if (page.imagelength, page.imagewidth) == (height, width)
+            and bool(int(page.subfiletype) & _MASK) == mask
+            # The full image comes first; of the others only marked reductions count.
+            and (mask or number == 0 or int(page.subfiletype) & _REDUCED)
+        ]
+        if len(found) != 1:
+            return None
+        suits = _readable_mask(found[0]) if mask else _readable(found[0], self._swapped)
+        return found[0] if suits else None
+
+    def _open(self, page: tifffile.TiffPage, mask: bool) -> TiledLevel:
+        assert _native.tiles is not None
+        grid = -(-page.imagelength // page.tilelength), -(-page.imagewidth // page.tilewidth)
+        offsets, counts = self._table(page, _TILE_OFFSETS), self._table(page, _TILE_BYTE_COUNTS)
+        if len(offsets) != len(counts) or len(offsets) != grid[0] * grid[1]:
+            raise ReadError(
+                f"{self._path}: the table of tiles has {len(offsets)} offsets and {len(counts)} sizes, there "
+                f"are {grid[0]} x {grid[1]} tiles"
+            )
+        dtype = np.dtype(np.uint8) if mask else np.dtype(page.dtype)
+        # As GDAL does: what the dtype cannot hold is its nearest value.
+        empty = cast_pixels(np.array([0.0 if mask else self._empty]), dtype)
+        level = _native.tiles.Level(
+            self._file,
+            offsets,
+            counts,
+            page.jpegtables or b"",
+            page.imagelength,
+            page.imagewidth,
+            page.tilelength,
+            page.tilewidth,
+            page.samplesperpixel,
+            dtype.itemsize,
+            _CODECS[int(page.compression)],
+            int(page.predictor),
+            int(page.photometric) == _YCBCR,
+            self._swapped,
+            mask and page.bitspersample == 1,
+            empty,
+        )
+        return TiledLevel(level, dtype, page.samplesperpixel, grid)
+
+    def _table(self, page: tifffile.TiffPage, code: int) -> NDArray[np.uint64]:
+        tag = page.tags.get(code)
+        if tag is None or int(tag.dtype) not in _WHOLE_NUMBERS:
+            return np.zeros(0, np.uint64)
+        dtype = np.dtype(self._byteorder + _WHOLE_NUMBERS[int(tag.dtype)])
+        # Read as it lies there: as a tuple of Python's numbers a large table takes a hundred times as long.
+        data = os.pread(self._file.fileno(), tag.count * dtype.itemsize, tag.valueoffset)
+        return np.frombuffer(data[: len(data) // dtype.itemsize * dtype.itemsize], dtype).astype(np.uint64)
+
+
+def _readable(page: tifffile.TiffPage, swapped: bool) -> bool:
+    """Whether the compiled reader gives the pixels that GDAL gives."""
+    if not page.is_tiled or int(page.compression) not in _CODECS or page.dtype is None:
+        return False
+    bits = page.bitspersample
+    plain = (
+        page.dtype.kind in "uif"
+        and bits == page.dtype.itemsize * 8
+        and page.dtype.itemsize <= 8
+        and int(page.planarconfig) == 1
+        and int(page.fillorder) == 1
+        and int(page.photometric) != _PALETTE
+        and page.imagedepth == 1
+        and page.tiledepth == 1
+    )
+    if int(page.compression) == _JPEG:
+        return plain and bits == 8 and page.samplesperpixel in (1, 3) and int(page.predictor) == 1
+    # GDAL turns uncompressed YCbCr into RGB; nobody stores that either.
+    if int(page.photometric) == _YCBCR or (int(page.predictor) == 3 and swapped):
+        # Programs disagree on the byte order under the floating-point predictor: GDAL is asked.
+        return False
+    return plain and int(page.predictor) in (1, 2, 3)
+
+
+def _readable_mask(page: tifffile.TiffPage) -> bool:
+    return (
+        page.is_tiled
+        and int(page.compression) in _CODECS
+        and int(page.compression) != _JPEG
+        and page.bitspersample in (1, 8)
+        and page.samplesperpixel == 1
+        and int(page.fillorder) == 1
+        and int(page.predictor) == 1
+    )
+
+
+def read_tiles(
+    levels: list[TiledLevel],
+    which: NDArray[np.int64],
+    windows: list[Window],
+    channels: tuple[int, ...],
+    out: NDArray[Any],
+    threads: int = 1,
+) -> tuple[int, str] | None:
+    """Fill ``out`` with windows of levels.
+
+    Parameters
+    ----------
+    levels : list of TiledLevel
+        All of one dtype and number of samples.
+    which : int64 (n,)
+        Level of each window.
+    windows : list of Window
+        In pixels of their level, all of one size; what lies outside the level is left as it is in ``out``.
+    channels : tuple of int
+        Samples of the file.
+    out : ndarray (n, h, w, C), any strides
+    threads : int
+
+    Returns
+    -------
+    (int, str) or None
+        Which level has a tile that cannot be read, and what is wrong with which tile; ``out`` may then hold
+        anything. None where all is well.
+    """
+    assert _native.tiles is not None
+    boxes = np.empty((len(windows), 5), np.int64)
+    boxes[:, 0] = which
+    for row, window in zip(boxes, windows, strict=True):
+        row[1:] = window.y, window.x, window.height, window.width
+    failed = _native.tiles.read(
+        [level.level for level in levels], boxes, np.array(channels, np.int32), out, threads
+    )
+    if failed is None:
+        return None
+    level, tile, message = failed
+    row_, column = divmod(tile, levels[level].grid[1])
+    return level, f"tile ({row_}, {column}): {message}"
