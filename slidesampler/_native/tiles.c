@@ -347,6 +347,16 @@ static int unpack_tile(Decoder *decoder, const Level *level, uint8_t *out, int64
     return 0;
 }
 
+/* Writes one value again and again; of one byte, as most are, at the speed of memset. */
+static void fill(uint8_t *out, int64_t count, const uint8_t *value, int itemsize)
+{
+    int same = 1;
+    for (int b = 1; b < itemsize; b++) same &= value[b] == value[0];
+    if (same) memset(out, value[0], (size_t)(count * itemsize));
+    else
+        for (int64_t i = 0; i < count; i++) memcpy(out + i * itemsize, value, (size_t)itemsize);
+}
+
 static void expand_bits(const uint8_t *bits, uint8_t *out, int64_t count)
 {
     for (int64_t i = 0; i < count; i++) out[i] = bits[i >> 3] >> (7 - (i & 7)) & 1;
@@ -364,9 +374,7 @@ static int decode_tile(Decoder *decoder, const Level *level, int64_t tile, int64
     if (reserve(decoder, &decoder->tile, &decoder->tile_size, (size_t)(row_bytes * level->tile_height))) return -1;
     if (count == 0) {
         /* Never written: a sparse file. */
-        uint8_t *row = decoder->tile + y0 * row_bytes;
-        for (int64_t i = 0; i < line * (y1 - y0); i++)
-            memcpy(row + i * level->itemsize, level->empty, (size_t)level->itemsize);
+        fill(decoder->tile + y0 * row_bytes, line * (y1 - y0), level->empty, level->itemsize);
         return 0;
     }
     if (count > MAX_COMPRESSED_BYTES || offset > (uint64_t)INT64_MAX - count)
