@@ -47,6 +47,12 @@ def slides(tmp_path_factory):
     return manifest, folder / "cache"
 
 
+@pytest.fixture(autouse=True)
+def _no_garbage_of_others():
+    """What tests before these have left in cycles would be closed in the middle of the counting."""
+    gc.collect()
+
+
 def used():
     """(bytes, open files) of this process."""
     return psutil.Process().memory_info().rss, len(list(Path("/proc/self/fd").iterdir()))
