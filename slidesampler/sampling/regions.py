@@ -6,7 +6,7 @@ import operator
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from slidesampler.rng import Draws
 from slidesampler.sampling.base import SourceSampler, TargetSource
 from slidesampler.sampling.shape import image_sizes
 from slidesampler.sampling.splits import checked_fractions
-from slidesampler.sampling.windows import ImageChoice, checked_index, checked_pair
+from slidesampler.sampling.windows import ImageChoice, TablesMadeAnew, checked_index, checked_pair
 from slidesampler.target import Target
 
 __all__ = ["Regions", "RestrictedSource", "inside_regions", "split_by_region"]
@@ -162,7 +162,7 @@ def inside_regions(regions: Regions, image_id: int, window: Window) -> bool:
     return any(region.contains(window) for region in regions.get(image_id, ()))
 
 
-class RestrictedSource:
+class RestrictedSource(TablesMadeAnew):
     """The windows of another source that lie wholly inside given rectangles.
 
     Parameters
@@ -308,6 +308,3 @@ class RestrictedSource:
         assert self._selected is not None
         found: list[int] = np.flatnonzero(np.unpackbits(self._selected, count=len(self.source))).tolist()
         return found
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name not in ("_areas", "_positions")}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import warnings
 from functools import cached_property
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 from slidesampler.errors import SamplingError, TargetError
 from slidesampler.foreground import ForegroundIndex
@@ -13,7 +13,7 @@ from slidesampler.rng import Draws
 from slidesampler.sampling.base import SourceSampler, TargetSource
 from slidesampler.sampling.draw_record import DrawRecord
 from slidesampler.sampling.judge import target_counts
-from slidesampler.sampling.windows import checked_index
+from slidesampler.sampling.windows import TablesMadeAnew, checked_index
 from slidesampler.target import Target
 
 __all__ = ["RejectionSource"]
@@ -26,7 +26,7 @@ CountsFrom = Literal["index", "labels"]
 _EPOCHS = 1 << 62
 
 
-class RejectionSource:
+class RejectionSource(TablesMadeAnew):
     """Windows of another source, of which those with too little foreground are mostly drawn again.
 
     A *trial* is a window of the wrapped source. It is tested by three rules, in this order, and the first that
@@ -256,9 +256,6 @@ class RejectionSource:
     @cached_property
     def _warned(self) -> list[bool]:
         return []
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name not in ("_index", "_warned")}
 
 
 class _Trial(NamedTuple):

@@ -12,7 +12,6 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import accumulate
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 from slidesampler.errors import TargetError
 from slidesampler.rng import Draws
 from slidesampler.sampling.grid import GridSource
-from slidesampler.sampling.windows import checked_index
+from slidesampler.sampling.windows import TablesMadeAnew, checked_index
 from slidesampler.target import Target
 
 __all__ = ["ImageMajorTiles", "RandomTilePerImage", "TileMajorOrder", "TileMajorTiles"]
@@ -134,7 +133,7 @@ def _wavelet_matrix(values: NDArray[np.int64], bits: Sequence[int]) -> list[NDAr
     return tables
 
 
-class _Tiles(ABC):
+class _Tiles(TablesMadeAnew, ABC):
     """Base of orders of the tiles of a grid."""
 
     def __init__(self, grid: GridSource) -> None:
@@ -193,13 +192,6 @@ class _Tiles(ABC):
         if not 0 <= tile < self._counts[image]:
             raise IndexError(f"tile {tile} was asked for; image {image_id} has {self._counts[image]}")
         return image
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {
-            name: value
-            for name, value in vars(self).items()
-            if not isinstance(getattr(type(self), name, None), cached_property)
-        }
 
     @cached_property
     def _ids(self) -> tuple[int, ...]:

@@ -16,7 +16,7 @@ from slidesampler.sampling.base import SourceSampler
 from slidesampler.sampling.shape import WindowShape
 from slidesampler.target import Target
 
-__all__ = ["ImageChoice", "WindowSource", "checked_count", "checked_index", "checked_pair"]
+__all__ = ["ImageChoice", "TablesMadeAnew", "WindowSource", "checked_count", "checked_index", "checked_pair"]
 
 
 class ImageChoice:
@@ -71,7 +71,21 @@ class ImageChoice:
         return list(ids) if self._positions is None else [ids[position] for position in self._positions]
 
 
-class WindowSource(ABC):
+class TablesMadeAnew:
+    """Leaves what ``functools.cached_property`` made out of pickles: it is made again where it is needed.
+
+    So a source pickles small, and a worker process starts fast.
+    """
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            name: value
+            for name, value in vars(self).items()
+            if not isinstance(getattr(type(self), name, None), cached_property)
+        }
+
+
+class WindowSource(TablesMadeAnew, ABC):
     """Base of sources that cut windows of one shape out of a sampler's images.
 
     A subclass says how many windows there are and draws one. Tables that can be made again from the manifest
@@ -105,13 +119,6 @@ class WindowSource(ABC):
             If ``epoch`` or ``index`` is not a whole number.
         """
         return self._draw(operator.index(epoch), checked_index(index, len(self)))
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {
-            name: value
-            for name, value in vars(self).items()
-            if not isinstance(getattr(type(self), name, None), cached_property)
-        }
 
 
 def checked_index(index: int, length: int) -> int:
