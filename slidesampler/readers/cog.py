@@ -23,7 +23,8 @@ from slidesampler.readers.base import check_channels, check_window, output_array
 from slidesampler.readers.forking import check_process
 from slidesampler.readers.gdal import stored_dtype
 from slidesampler.readers.paths import require_file
-from slidesampler.readers.tile_index import TileIndex, read_tiles
+from slidesampler.readers.tile_index import TileIndex
+from slidesampler.readers.tile_read import read_tiles
 
 __all__ = ["CogReader"]
 

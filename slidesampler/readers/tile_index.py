@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 
 from slidesampler import _native
 from slidesampler.errors import ReadError
-from slidesampler.geometry import Window
 from slidesampler.resample import cast_pixels
 
-__all__ = ["TileIndex", "TiledLevel", "read_tiles"]
+__all__ = ["TileIndex", "TiledLevel"]
 
 #: TIFF's numbers of the compressions that the compiled reader knows, and its own.
 _CODECS = {1: 0, 8: 1, 32946: 1, 50000: 2, 5: 3, 7: 4}
@@ -177,47 +176,3 @@ def _readable_mask(page: tifffile.TiffPage) -> bool:
         and int(page.fillorder) == 1
         and int(page.predictor) == 1
     )
-
-
-def read_tiles(
-    levels: list[TiledLevel],
-    which: NDArray[np.int64],
-    windows: list[Window],
-    channels: tuple[int, ...],
-    out: NDArray[Any],
-    threads: int = 1,
-) -> tuple[int, str] | None:
-    """Fill ``out`` with windows of levels.
-
-    Parameters
-    ----------
-    levels : list of TiledLevel
-        All of one dtype and number of samples.
-    which : int64 (n,)
-        Level of each window.
-    windows : list of Window
-        In pixels of their level, all of one size; what lies outside the level is left as it is in ``out``.
-    channels : tuple of int
-        Samples of the file.
-    out : ndarray (n, h, w, C), any strides
-    threads : int
-
-    Returns
-    -------
-    (int, str) or None
-        Which level has a tile that cannot be read, and what is wrong with which tile; ``out`` may then hold
-        anything. None where all is well.
-    """
-    assert _native.tiles is not None
-    boxes = np.empty((len(windows), 5), np.int64)
-    boxes[:, 0] = which
-    for row, window in zip(boxes, windows, strict=True):
-        row[1:] = window.y, window.x, window.height, window.width
-    failed = _native.tiles.read(
-        [level.level for level in levels], boxes, np.array(channels, np.int32), out, threads
-    )
-    if failed is None:
-        return None
-    level, tile, message = failed
-    row_, column = divmod(tile, levels[level].grid[1])
-    return level, f"tile ({row_}, {column}): {message}"

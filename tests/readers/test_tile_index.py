@@ -21,7 +21,8 @@ from slidesampler.errors import ReadError
 from slidesampler.geometry import Window
 from slidesampler.readers.cog import CogReader
 from slidesampler.readers.gdal import GdalReader
-from slidesampler.readers.tile_index import TileIndex, read_tiles
+from slidesampler.readers.tile_index import TileIndex
+from slidesampler.readers.tile_read import read_tiles
 
 pytestmark = pytest.mark.skipif(_native.tiles is None, reason=f"not compiled: {_native.missing_because}")
 
@@ -426,24 +427,29 @@ def test_a_level_that_cannot_be_is_refused(tmp_path, change):
 @pytest.mark.parametrize(
     ("boxes", "channels", "out"),
     [
-        ([[1, 0, 0, 8, 8]], [0], (1, 8, 8, 1)),
-        ([[-1, 0, 0, 8, 8]], [0], (1, 8, 8, 1)),
-        ([[0, 0, 0, 8, 9]], [0], (1, 8, 8, 1)),
-        ([[0, 0, 0, 0, 8]], [0], (1, 0, 8, 1)),
-        ([[0, 1 << 60, 0, 8, 8]], [0], (1, 8, 8, 1)),
-        ([[0, 0, 0, 8, 8]], [3], (1, 8, 8, 1)),
-        ([[0, 0, 0, 8, 8]], [-1], (1, 8, 8, 1)),
-        ([[0, 0, 0, 8, 8]], [0, 1], (1, 8, 8, 1)),
-        ([[0, 0, 0, 8, 8]], [0], (2, 8, 8, 1)),
-        ([[0, 0, 0, 8, 8]], [0], (8, 8, 1)),
+        ([[1, 0, 0, 0, 8, 8]], [0], (1, 8, 8, 1)),
+        ([[-1, 0, 0, 0, 8, 8]], [0], (1, 8, 8, 1)),
+        ([[0, 1, 0, 0, 8, 8]], [0], (1, 8, 8, 1)),
+        ([[0, -1, 0, 0, 8, 8]], [0], (1, 8, 8, 1)),
+        ([[0, 0, 0, 0, 8, 9]], [0], (1, 8, 8, 1)),
+        ([[0, 0, 0, 0, 9, 8]], [0], (1, 8, 8, 1)),
+        ([[0, 0, 0, 0, 0, 8]], [0], (1, 0, 8, 1)),
+        ([[0, 0, 1 << 60, 0, 8, 8]], [0], (1, 8, 8, 1)),
+        ([[0, 0, 0, -(1 << 60), 8, 8]], [0], (1, 8, 8, 1)),
+        ([[0, 0, 0, 0, 8]], [0], (1, 8, 8, 1)),
+        ([[0, 0, 0, 0, 8, 8]], [3], (1, 8, 8, 1)),
+        ([[0, 0, 0, 0, 8, 8]], [-1], (1, 8, 8, 1)),
+        ([[0, 0, 0, 0, 8, 8]], [0, 1], (1, 8, 8, 1)),
+        ([[0, 0, 0, 0, 8, 8]], [0], (8, 8, 1)),
     ],
 )
 def test_a_batch_that_cannot_be_is_refused(tmp_path, boxes, channels, out):
     level = TileIndex(str(damaged(tmp_path))).level(128, 128).level
-    with pytest.raises(ValueError, match=r"box|channel|out must|all windows"):
-        _native.tiles.read(
-            [level], np.array(boxes, np.int64), np.array(channels, np.int32), np.zeros(out, np.uint8), 1
-        )
+    good = ([level], np.array([[0, 0, 0, 0, 8, 8]]), np.zeros(1, np.int32), np.zeros((1, 8, 8, 1), np.uint8))
+    bad = ([level], np.array(boxes, np.int64), np.array(channels, np.int32), np.zeros(out, np.uint8))
+    for jobs in ([bad], [good, bad]):
+        with pytest.raises(ValueError, match=r"box|channel|out must"):
+            _native.tiles.read(jobs, 1)
 
 
 def test_many_threads_read_one_file(tmp_path):
