@@ -1,8 +1,8 @@
-"""The compiled hot path: windows of tiled TIFFs, straight from the tiles.
+"""The compiled hot paths: windows of tiled TIFFs straight from the tiles, and tiles compressed for the cache.
 
-Built with the package against libjpeg-turbo, libdeflate and libzstd. Where it could not be built, or
-``SLIDESAMPLER_NO_NATIVE=1`` says so, :data:`tiles` is None, everything is read through GDAL, and
-``slidesampler doctor`` tells why.
+Built with the package against libjpeg-turbo, libdeflate and libzstd. Where one could not be built, or
+``SLIDESAMPLER_NO_NATIVE=1`` says so, :data:`tiles` or :data:`encode` is None, everything is read or written through
+GDAL, and ``slidesampler doctor`` tells why.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ import importlib
 import os
 from types import ModuleType
 
-__all__ = ["missing_because", "tiles"]
+__all__ = ["encode", "missing_because", "tiles"]
 
-#: The extension module; None where it is not there.
+#: The extension modules; None where they are not there.
 tiles: ModuleType | None = None
-#: Why :data:`tiles` is None; empty where it is not.
+encode: ModuleType | None = None
+#: Why one of them is None; empty where none is.
 missing_because = ""
 
 if os.environ.get("SLIDESAMPLER_NO_NATIVE", "0") not in ("", "0"):
@@ -23,5 +24,6 @@ if os.environ.get("SLIDESAMPLER_NO_NATIVE", "0") not in ("", "0"):
 else:
     try:
         tiles = importlib.import_module("slidesampler._native._tiles")
+        encode = importlib.import_module("slidesampler._native._encode")
     except ImportError as error:
         missing_because = str(error)
