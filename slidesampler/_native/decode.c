@@ -15,6 +15,9 @@
 
 /* Compressed data is never so much larger than what it holds. */
 #define MAX_COMPRESSED_BYTES ((uint64_t)1 << 29)
+/* Of a progressive JPEG, as libtiff has it. A scan of a few bytes goes over the whole tile: a million of them in a
+ * file of some megabytes would take minutes. */
+#define MAX_JPEG_SCANS 100
 
 typedef struct {
     struct jpeg_error_mgr base;
@@ -28,9 +31,8 @@ struct Decoder {
     ZSTD_DCtx *zstd;
     struct libdeflate_decompressor *deflate;
     struct jpeg_decompress_struct jpeg;
+    struct jpeg_progress_mgr jpeg_progress;
     JpegError jpeg_error;
-    int has_jpeg;
-    const Level *tables_of;
     char message[MESSAGE_BYTES];
 };
 
@@ -66,36 +68,38 @@ static void jpeg_warning(j_common_ptr info, int level)
 
 static void jpeg_silence(j_common_ptr info) { (void)info; }
 
+static void jpeg_scans(j_common_ptr info)
+{
+    if (((j_decompress_ptr)info)->input_scan_number <= MAX_JPEG_SCANS) return;
+    JpegError *error = (JpegError *)info->err;
+    snprintf(error->message, JMSG_LENGTH_MAX, "a JPEG of more than %d scans", MAX_JPEG_SCANS);
+    longjmp(error->escape, 1);
+}
+
 /* Decodes an area of a JPEG tile into the tile buffer. */
 static int decode_jpeg(Decoder *decoder, const Level *level, const uint8_t *data, size_t size, Area area)
 {
     struct jpeg_decompress_struct *jpeg = &decoder->jpeg;
+    /* From scratch for every tile, which takes a microsecond: tables of another one would stand in for those that
+     * are missing here, and what comes out would depend on which was decoded before. */
+    memset(jpeg, 0, sizeof *jpeg);
+    jpeg->err = jpeg_std_error(&decoder->jpeg_error.base);
+    jpeg->err->error_exit = jpeg_escape;
+    jpeg->err->emit_message = jpeg_warning;
+    jpeg->err->output_message = jpeg_silence;
     if (setjmp(decoder->jpeg_error.escape)) {
         snprintf(decoder->message, MESSAGE_BYTES, "%s", decoder->jpeg_error.message);
-        if (decoder->has_jpeg) jpeg_destroy_decompress(jpeg);
-        decoder->has_jpeg = 0;
+        jpeg_destroy_decompress(jpeg);
         return -1;
     }
-    if (decoder->has_jpeg && decoder->tables_of != level) {
-        /* The tables of another level would stand in for those that are missing here. */
-        jpeg_destroy_decompress(jpeg);
-        decoder->has_jpeg = 0;
-    }
-    if (!decoder->has_jpeg) {
-        memset(jpeg, 0, sizeof *jpeg);
-        jpeg->err = jpeg_std_error(&decoder->jpeg_error.base);
-        jpeg->err->error_exit = jpeg_escape;
-        jpeg->err->emit_message = jpeg_warning;
-        jpeg->err->output_message = jpeg_silence;
-        jpeg_create_decompress(jpeg);
-        decoder->has_jpeg = 1;
-        decoder->tables_of = level;
-        if (level->tables_size > 0) {
-            jpeg_mem_src(jpeg, level->tables, (unsigned long)level->tables_size);
-            if (jpeg_read_header(jpeg, FALSE) != JPEG_HEADER_TABLES_ONLY) {
-                snprintf(decoder->jpeg_error.message, JMSG_LENGTH_MAX, "the shared JPEG tables hold an image");
-                longjmp(decoder->jpeg_error.escape, 1);
-            }
+    jpeg_create_decompress(jpeg);
+    jpeg->progress = &decoder->jpeg_progress;
+    jpeg->progress->progress_monitor = jpeg_scans;
+    if (level->tables_size > 0) {
+        jpeg_mem_src(jpeg, level->tables, (unsigned long)level->tables_size);
+        if (jpeg_read_header(jpeg, FALSE) != JPEG_HEADER_TABLES_ONLY) {
+            snprintf(decoder->jpeg_error.message, JMSG_LENGTH_MAX, "the shared JPEG tables hold an image");
+            longjmp(decoder->jpeg_error.escape, 1);
         }
     }
     jpeg_mem_src(jpeg, data, (unsigned long)size);
@@ -135,7 +139,7 @@ static int decode_jpeg(Decoder *decoder, const Level *level, const uint8_t *data
             rows[count] = decoder->tile + y * row_bytes + (int64_t)first * level->samples;
         jpeg_read_scanlines(jpeg, rows, (JDIMENSION)count);
     }
-    jpeg_abort_decompress(jpeg);
+    jpeg_destroy_decompress(jpeg);
     return 0;
 }
 
@@ -347,7 +351,6 @@ Decoder *open_decoder(void) { return calloc(1, sizeof(Decoder)); }
 
 void close_decoder(Decoder *decoder)
 {
-    if (decoder->has_jpeg) jpeg_destroy_decompress(&decoder->jpeg);
     ZSTD_freeDCtx(decoder->zstd);
     libdeflate_free_decompressor(decoder->deflate);
     free(decoder->raw);
