@@ -31,9 +31,11 @@ FLOORS: tuple[dict[str, str], ...] = (
     {"cache": "cache"},
     {"sampling": "sampling"},
     {
+        "batching": "sampler",
         "choosing": "sampler",
         "foregrounds": "sampler",
         "layers": "sampler",
+        "loading": "sampler",
         "pixels": "sampler",
         "resolve": "sampler",
         "sampler": "sampler",
@@ -41,7 +43,14 @@ FLOORS: tuple[dict[str, str], ...] = (
         "sources": "sampler",
     },
     {"augment": "augment", "predict": "predict"},
-    {"torch": "torch", "report": "report", "view": "view", "doctor": "doctor", "testing": "testing"},
+    {
+        "torch": "torch",
+        "report": "report",
+        "view": "view",
+        "doctor": "doctor",
+        "measure": "measure",
+        "testing": "testing",
+    },
     {"cli": "cli", "__main__": "cli"},
 )
 

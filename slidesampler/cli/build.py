@@ -18,13 +18,14 @@ if TYPE_CHECKING:
     from slidesampler.cache import BuildPlan, BuildReport, Progress
     from slidesampler.manifest import Manifest
 
-__all__ = ["EXAMPLES", "Backend", "Codec", "Overlap", "Tile", "Tissue", "build", "parse_ids"]
+__all__ = ["EXAMPLES", "Backend", "Codec", "Overlap", "Tile", "Tissue", "build", "parse_ids", "parse_tile"]
 
 EXAMPLES = (
     "\b\nExamples:\n"
     "  slidesampler build slides.kwcoco.json --workdir cache --jobs 8\n"
     "  slidesampler build slides.kwcoco.json --workdir cache --backend npy --only-images 3,7\n"
     "  slidesampler build slides.kwcoco.json --workdir cache --codec jpeg --quality 90\n"
+    "  slidesampler build slides.kwcoco.json --workdir cache --tile auto --window 512\n"
     "  slidesampler build slides.kwcoco.json --workdir cache --dry-run"
 )
 
@@ -51,6 +52,7 @@ class Codec(enum.StrEnum):
 class Tile(enum.StrEnum):
     """Tile sizes of a COG; an option's choices are words."""
 
+    AUTO = "auto"
     SMALL = "128"
     MEDIUM = "256"
     LARGE = "512"
@@ -88,7 +90,16 @@ def build(
     quality: Annotated[
         int | None, typer.Option(min=1, max=100, help="Of jpeg and webp; 90 when not given.")
     ] = None,
-    tile: Annotated[Tile, typer.Option(help="Tile size of cog, pixels.")] = Tile.MEDIUM,
+    tile: Annotated[
+        Tile, typer.Option(help="Tile size of cog, pixels. auto: what suits windows of --window.")
+    ] = Tile.MEDIUM,
+    window: Annotated[
+        str | None,
+        typer.Option(
+            help="For --tile auto: output pixels of the windows that are intended, 256 or HEIGHT,WIDTH.",
+            metavar="PIXELS",
+        ),
+    ] = None,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Images built at the same time.")] = 1,
     only_images: Annotated[
         list[str] | None,
@@ -139,7 +150,7 @@ def build(
         backend=backend.value,
         codec=codec.value,
         quality=quality,
-        tile=int(tile.value),
+        tile=parse_tile(tile, window, codec),
         labels=labels,
         instances=instances,
         label_spec=LabelSpec(overlap=overlap.value, tissue=tissue.value),
@@ -178,6 +189,28 @@ def parse_ids(words: Iterable[str] | None) -> list[int] | None:
                 f"{word!r} is no image id; give whole numbers separated by commas", param_hint="--only-images"
             ) from None
     return ids
+
+
+def parse_tile(tile: Tile, window: str | None, codec: Codec) -> int:
+    """Return the tile size that is asked for; that of ``"auto"`` follows from the window and the codec.
+
+    Raises
+    ------
+    typer.BadParameter
+        If a window is missing for ``"auto"``, is no size, or is given beside a tile size.
+    """
+    from slidesampler.cache.tile_size import resolve_tile
+    from slidesampler.cli.sample import parse_size
+
+    if tile is Tile.AUTO and window is None:
+        raise typer.BadParameter(
+            "auto follows from the size of the windows: give it too, as in --tile auto --window 256",
+            param_hint="--tile",
+        )
+    if tile is not Tile.AUTO and window is not None:
+        raise typer.BadParameter(f"is for --tile auto, and --tile is {tile.value}", param_hint="--window")
+    size = None if window is None else parse_size(window, "--window")
+    return resolve_tile("auto" if tile is Tile.AUTO else int(tile.value), size, codec=codec.value)
 
 
 @contextlib.contextmanager

@@ -181,8 +181,14 @@ def sample(
         stderr().print("nothing was written: say where with --out, --geojson or --kwcoco")
 
 
-def parse_size(word: str) -> int | tuple[int, int]:
+def parse_size(word: str, option: str = "--size") -> int | tuple[int, int]:
     """Return output pixels: ``256`` for ``"256"``, ``(128, 256)`` for ``"128,256"`` or ``"128x256"``.
+
+    Parameters
+    ----------
+    word : str
+    option : str
+        Named in the error.
 
     Raises
     ------
@@ -192,7 +198,7 @@ def parse_size(word: str) -> int | tuple[int, int]:
     parts = word.lower().replace("x", ",").split(",")
     if not 1 <= len(parts) <= 2 or not all(part.strip().isdecimal() and int(part) for part in parts):
         raise typer.BadParameter(
-            f"{word!r} is no size; give 256, or HEIGHT,WIDTH as in 128,256", param_hint="--size"
+            f"{word!r} is no size; give 256, or HEIGHT,WIDTH as in 128,256", param_hint=option
         )
     numbers = [int(part) for part in parts]
     return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])

@@ -108,9 +108,30 @@ class TestOptions:
         assert result.exit_code == 0
         assert len(entries(tmp_path / "cache")) == 3
 
+    def test_tile_auto_is_the_entry_of_that_tile(self, run, slides, tmp_path):
+        cache = tmp_path / "cache"
+        assert run("build", slides, "--workdir", cache, "--tile", "auto", "--window", "512").exit_code == 0
+        assert {path.parent.name.split("-")[2] for path in cache.glob("images/*/*/entry.json")} == {"256"}
+        again = run("build", slides, "--workdir", cache, "--tile", "256", "--dry-run", "--json")
+        assert json.loads(again.stdout)["counts"] == {"reuse": 6}
+
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [
+            (["--tile", "auto"], "--tile auto --window 256"),
+            (["--window", "256"], "is for --tile auto"),
+            (["--tile", "auto", "--window", "big"], "no size"),
+        ],
+    )
+    def test_tile_auto_wants_a_window(self, run, slides, tmp_path, arguments, words):
+        result = run("build", slides, "--workdir", tmp_path / "cache", *arguments)
+        assert result.exit_code == 2
+        assert words in result.stderr
+        assert not (tmp_path / "cache").exists()
+
     def test_choices_are_those_of_the_cache(self):
         assert tuple(command.Codec) == CODECS
-        assert tuple(int(tile) for tile in command.Tile) == TILES
+        assert tuple(command.Tile) == ("auto", *map(str, TILES))
         assert tuple(command.Overlap) == typing.get_args(Overlap)
         assert tuple(command.Tissue) == typing.get_args(Tissue)
 

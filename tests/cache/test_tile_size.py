@@ -1,0 +1,101 @@
+"""The tile size that is chosen is the one that counting says, place by place."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from slidesampler.cache.spec import TILES, BuildSpec
+from slidesampler.cache.tile_size import (
+    JPEG_PARSING,
+    TILE_OVERHEAD_PX,
+    best_tile,
+    expected_cost,
+    expected_tiles,
+    resolve_tile,
+)
+
+
+def tiles_of(start: int, length: int, tile: int) -> set[int]:
+    return {pixel // tile for pixel in range(start, start + length)}
+
+
+def counted(window: tuple[int, int], tile: int, codec: str) -> float:
+    """Mean cost over all places of a window in the grid of tiles, tile by tile."""
+    total = 0.0
+    spans = [[(start, tiles_of(start, length, tile)) for start in range(tile)] for length in window]
+    for (y, rows), (_, columns) in itertools.product(*spans):
+        parsed = sum(
+            # From the top of a tile to the last row of the window in it, over its whole width.
+            min((row + 1) * tile, y + window[0]) - row * tile
+            for row in rows
+        ) * (len(columns) * tile)
+        whole = len(rows) * len(columns) * tile**2
+        pixels = (
+            JPEG_PARSING * parsed + (1 - JPEG_PARSING) * window[0] * window[1] if codec == "jpeg" else whole
+        )
+        total += pixels + TILE_OVERHEAD_PX * len(rows) * len(columns)
+        assert x < tile
+    return total / tile**2
+
+
+@pytest.mark.parametrize("tile", [1, 2, 16, 31])
+@pytest.mark.parametrize("length", [1, 2, 15, 16, 17, 64])
+def test_tiles_touched(length: int, tile: int) -> None:
+    places = [len(tiles_of(start, length, tile)) for start in range(tile)]
+    assert expected_tiles(length, tile) == pytest.approx(sum(places) / tile)
+
+
+@pytest.mark.parametrize("codec", ["zstd", "jpeg"])
+@pytest.mark.parametrize(("window", "tile"), [((1, 1), 16), ((20, 7), 16), ((16, 48), 16), ((33, 12), 24)])
+def test_cost_of_a_window(window: tuple[int, int], tile: int, codec: str) -> None:
+    assert expected_cost(window, tile, codec=codec) == pytest.approx(counted(window, tile, codec))
+
+
+def test_larger_windows_want_larger_tiles() -> None:
+    sides = [16, 64, 256, 512, 1024, 2048, 4096, 100_000]
+    for codec in ("zstd", "jpeg"):
+        chosen = [best_tile(side, codec=codec) for side in sides]
+        assert chosen == sorted(chosen)
+        assert (chosen[0], chosen[-1]) == (min(TILES), max(TILES))
+
+
+def test_jpeg_wastes_less_on_what_is_not_needed() -> None:
+    assert all(expected_cost((256, 256), t, codec="jpeg") < expected_cost((256, 256), t) for t in TILES)
+    assert best_tile(256, codec="jpeg") > best_tile(256, codec="zstd")
+
+
+def test_both_sides_count() -> None:
+    assert best_tile((100, 100_000)) < best_tile(100_000)
+    assert best_tile((256, 256)) == best_tile(256)
+
+
+def test_without_an_overhead_small_tiles_always_win(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("slidesampler.cache.tile_size.TILE_OVERHEAD_PX", 0)
+    assert best_tile(4096) == min(TILES)
+    monkeypatch.setattr("slidesampler.cache.tile_size.TILE_OVERHEAD_PX", 10**9)
+    assert best_tile(256) == max(TILES)
+
+
+def test_the_choice_holds_between_the_overheads_that_are_documented(monkeypatch: pytest.MonkeyPatch) -> None:
+    for side, low, high in ((256, 0, 22_900), (512, 11_300, 91_900)):
+        for overhead in (low, TILE_OVERHEAD_PX, high):
+            monkeypatch.setattr("slidesampler.cache.tile_size.TILE_OVERHEAD_PX", overhead)
+            assert best_tile(side) == (128 if side == 256 else 256)
+
+
+def test_auto_is_the_explicit_tile() -> None:
+    assert resolve_tile(512, None) == 512
+    tile = resolve_tile("auto", 256, codec="zstd")
+    assert BuildSpec(tile=tile).resolved() == BuildSpec(tile=best_tile(256)).resolved()
+
+
+def test_what_makes_no_sense() -> None:
+    with pytest.raises(ValueError, match="window=256"):
+        resolve_tile("auto", None)
+    with pytest.raises(ValueError, match="'auto'"):
+        resolve_tile(256, 256)
+    for window in (0, (256, -1)):
+        with pytest.raises(ValueError, match="at least 1 x 1"):
+            best_tile(window)
