@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
 
 from slidesampler import _native
 from slidesampler.errors import ReadError
 from slidesampler.resample import cast_pixels
 
-__all__ = ["TileIndex", "TiledLevel"]
+if TYPE_CHECKING:
+    import tifffile
+
+__all__ = ["TileIndex", "TileLayout", "TiledLevel"]
 
 #: TIFF's numbers of the compressions that the compiled reader knows, and its own.
 _CODECS = {1: 0, 8: 1, 32946: 1, 50000: 2, 5: 3, 7: 4}
 _JPEG = 7
-_YCBCR, _PALETTE = 6, 3
+_YCBCR = 6
+#: Photometric interpretations whose samples GDAL hands out as they are: grey of either sense, RGB.
+_PLAIN = (0, 1, 2)
 #: Bits of NewSubfileType.
 _REDUCED, _MASK = 1, 4
 _TILE_OFFSETS, _TILE_BYTE_COUNTS = 324, 325
@@ -39,6 +43,49 @@ class TiledLevel(NamedTuple):
     grid: tuple[int, int]
 
 
+class TileLayout(NamedTuple):
+    """Where the tiles of a level lie and how they are stored: what ``_native.tiles.Level`` is made from."""
+
+    #: Of each tile, row by row: any buffer of uint64.
+    offsets: Any
+    counts: Any
+    #: JPEG tables that all tiles share; empty where each has its own.
+    jpeg_tables: bytes
+    height: int
+    width: int
+    tile_height: int
+    tile_width: int
+    samples: int
+    itemsize: int
+    codec: int
+    predictor: int
+    ycbcr: bool
+    swapped: bool
+    packed: bool
+    #: One value, as bytes: that of tiles that were never written.
+    empty: bytes
+    #: numpy name.
+    dtype: str
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """``(rows, columns)`` of tiles."""
+        return -(-self.height // self.tile_height), -(-self.width // self.tile_width)
+
+    def open(self, file: Any) -> TiledLevel:
+        """Return the level, read from a ``_native.tiles.File``.
+
+        Raises
+        ------
+        ValueError, OverflowError, TypeError
+            If no level can be like this.
+        """
+        assert _native.tiles is not None
+        # The dtype is ours alone.
+        level = _native.tiles.Level(file, *self[:-1])
+        return TiledLevel(level, np.dtype(self.dtype), self.samples, self.grid)
+
+
 class TileIndex:
     """Finds the tiles of the level of a TIFF that has a given size, where the compiled reader can read it.
 
@@ -48,6 +95,8 @@ class TileIndex:
         A local file.
     empty : float
         Value of tiles that were never written: the file's nodata value, else 0.
+    unmarked : bool
+        Whether every tiled page is a level, as Aperio has it; else those that the file marks as reductions.
 
     Notes
     -----
@@ -55,11 +104,15 @@ class TileIndex:
     as long as the index is; reads name their place in it, so threads and forked processes may share it.
     """
 
-    def __init__(self, path: str, empty: float = 0.0) -> None:
+    def __init__(self, path: str, empty: float = 0.0, *, unmarked: bool = False) -> None:
+        # Imported here: who has the tables of tiles beside the file opens it without.
+        import tifffile
+
         assert _native.tiles is not None
         self._file = _native.tiles.File(path)
         self._path = path
         self._empty = empty
+        self._unmarked = unmarked
         self._levels: dict[tuple[int, int, bool], TiledLevel] = {}
         with tifffile.TiffFile(path, _multifile=False) as tiff:
             self._byteorder = tiff.byteorder
@@ -80,11 +133,15 @@ class TileIndex:
         """
         found = self._levels.get((height, width, mask))
         if found is None:
-            page = self._page(height, width, mask)
-            if page is None:
-                raise ReadError(f"{self._path}: no tiles of a level of {height} x {width} pixels")
-            found = self._levels[height, width, mask] = self._open(page, mask)
+            found = self._levels[height, width, mask] = self.layout(height, width, mask=mask).open(self._file)
         return found
+
+    def layout(self, height: int, width: int, *, mask: bool = False) -> TileLayout:
+        """Return what :meth:`level` is made from; raises as it does."""
+        page = self._page(height, width, mask)
+        if page is None:
+            raise ReadError(f"{self._path}: no tiles of a level of {height} x {width} pixels")
+        return self._layout(page, mask)
 
     def _page(self, height: int, width: int, mask: bool) -> tifffile.TiffPage | None:
         found = [
@@ -92,30 +149,24 @@ class TileIndex:
             for number, page in enumerate(self._pages)
             if (page.imagelength, page.imagewidth) == (height, width)
             and bool(int(page.subfiletype) & _MASK) == mask
-            # The full image comes first; of the others only marked reductions count.
-            and (mask or number == 0 or int(page.subfiletype) & _REDUCED)
+            # The full image comes first; of the others only those that say so are levels of it.
+            and (mask or number == 0 or self._is_level(page))
         ]
         if len(found) != 1:
             return None
         suits = _readable_mask(found[0]) if mask else _readable(found[0], self._swapped)
         return found[0] if suits else None
 
-    def _open(self, page: tifffile.TiffPage, mask: bool) -> TiledLevel:
-        assert _native.tiles is not None
-        grid = -(-page.imagelength // page.tilelength), -(-page.imagewidth // page.tilewidth)
-        offsets, counts = self._table(page, _TILE_OFFSETS), self._table(page, _TILE_BYTE_COUNTS)
-        if len(offsets) != len(counts) or len(offsets) != grid[0] * grid[1]:
-            raise ReadError(
-                f"{self._path}: the table of tiles has {len(offsets)} offsets and {len(counts)} sizes, there "
-                f"are {grid[0]} x {grid[1]} tiles"
-            )
+    def _is_level(self, page: tifffile.TiffPage) -> bool:
+        return bool(page.is_tiled if self._unmarked else int(page.subfiletype) & _REDUCED)
+
+    def _layout(self, page: tifffile.TiffPage, mask: bool) -> TileLayout:
         dtype = np.dtype(np.uint8) if mask else np.dtype(page.dtype)
         # As GDAL does: what the dtype cannot hold is its nearest value.
         empty = cast_pixels(np.array([0.0 if mask else self._empty]), dtype)
-        level = _native.tiles.Level(
-            self._file,
-            offsets,
-            counts,
+        layout = TileLayout(
+            self._table(page, _TILE_OFFSETS),
+            self._table(page, _TILE_BYTE_COUNTS),
             page.jpegtables or b"",
             page.imagelength,
             page.imagewidth,
@@ -128,9 +179,16 @@ class TileIndex:
             int(page.photometric) == _YCBCR,
             self._swapped,
             mask and page.bitspersample == 1,
-            empty,
+            empty.tobytes(),
+            dtype.name,
         )
-        return TiledLevel(level, dtype, page.samplesperpixel, grid)
+        rows, columns = layout.grid
+        if len(layout.offsets) != len(layout.counts) or len(layout.offsets) != rows * columns:
+            raise ReadError(
+                f"{self._path}: the table of tiles has {len(layout.offsets)} offsets and {len(layout.counts)} "
+                f"sizes, there are {rows} x {columns} tiles"
+            )
+        return layout
 
     def _table(self, page: tifffile.TiffPage, code: int) -> NDArray[np.uint64]:
         tag = page.tags.get(code)
@@ -149,18 +207,19 @@ def _readable(page: tifffile.TiffPage, swapped: bool) -> bool:
     bits = page.bitspersample
     plain = (
         page.dtype.kind in "uif"
+        # Floats of 16 bits come out of GDAL as of 32.
+        and bits in ((32, 64) if page.dtype.kind == "f" else (8, 16, 32, 64))
         and bits == page.dtype.itemsize * 8
-        and page.dtype.itemsize <= 8
         and int(page.planarconfig) == 1
         and int(page.fillorder) == 1
-        and int(page.photometric) != _PALETTE
         and page.imagedepth == 1
         and page.tiledepth == 1
     )
     if int(page.compression) == _JPEG:
-        return plain and bits == 8 and page.samplesperpixel in (1, 3) and int(page.predictor) == 1
-    # GDAL turns uncompressed YCbCr into RGB; nobody stores that either.
-    if int(page.photometric) == _YCBCR or (int(page.predictor) == 3 and swapped):
+        shown = int(page.photometric) in (*_PLAIN, _YCBCR)
+        return plain and shown and bits == 8 and page.samplesperpixel in (1, 3) and int(page.predictor) == 1
+    # Palettes, CMYK, CIELAB and YCbCr that is no JPEG come out of GDAL as something else than they are stored.
+    if int(page.photometric) not in _PLAIN or (int(page.predictor) == 3 and swapped):
         # Programs disagree on the byte order under the floating-point predictor: GDAL is asked.
         return False
     return plain and int(page.predictor) in (1, 2, 3)
