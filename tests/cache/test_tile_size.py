@@ -31,10 +31,9 @@ def counted(window: tuple[int, int], tile: int, codec: str) -> float:
             min((row + 1) * tile, y + window[0]) - row * tile
             for row in rows
         ) * (len(columns) * tile)
-        whole = len(rows) * len(columns) * tile**2
-        pixels = (
-            JPEG_PARSING * parsed + (1 - JPEG_PARSING) * window[0] * window[1] if codec == "jpeg" else whole
-        )
+        pixels = len(rows) * len(columns) * tile**2
+        if codec == "jpeg":
+            pixels = JPEG_PARSING * parsed + (1 - JPEG_PARSING) * window[0] * window[1]
         total += pixels + TILE_OVERHEAD_PX * len(rows) * len(columns)
     return total / tile**2
 
