@@ -1,17 +1,31 @@
 #!/usr/bin/env python
-"""Time of a window per backend, as a ratio to the bare read and to ndsampler, on the same files in one run.
+"""Time of a window per kind of file, for every program that reads it, on the same files in one run.
 
-    python scripts/bench_read.py [--size 8192] [--windows 200] [--rounds 9] [--out bench_output]
+    python scripts/bench_read.py [--size 16384] [--windows 96] [--rounds 9] [--only jpeg,npy] [--out FOLDER]
 
-Makes a synthetic slide, stores it as an npy and as COGs of several codecs, then reads random windows in rounds.
-In every round each contender reads the same windows, new ones each round; a ratio is taken within the round and
-the median over the rounds is printed. GDAL's block cache is kept too small to help anybody, so what is measured
-is reading, not remembering. ndsampler takes part where it is installed (`pip install ndsampler`).
+Makes a synthetic H&E slide, stores it as an npy and as COGs of several codecs, and reads random windows in
+rounds, in batches of 32. In every round each contender reads the same windows, new ones each round, in a new
+order of contenders; a ratio is taken within the round and the median over the rounds is printed. Caches of the
+programs are off or too small to help anybody, so what is measured is reading, not remembering. *Warm* finds the
+file in the page cache of the system; *disk* has the system forget the file first (`posix_fadvise`), in rounds
+of its own.
+
+Before anything is timed, everybody's pixels are compared with GDAL's (with the memory map's). Who gives others
+is said, and left out where it is more than what decoders of JPEG may differ by.
+
+The peers are those that are installed; `scripts/bench_peers.py` says how each is used. In a folder of their own
+they do not disturb the environment of the package:
+
+    pip install --no-deps --target peers cucim-cu12 openslide-python openslide-bin tiffslide imagecodecs zarr \\
+        numcodecs donfig google-crc32c crc32c pyvips pyvips-binary cffi rasterio affine click cligj \\
+        click-plugins cachetools ndsampler fasteners atomicwrites pyqtree monai
+    PYTHONPATH=peers python scripts/bench_read.py
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import logging
 import os
@@ -19,207 +33,337 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+# osgeo before the peers: they bring libraries of the same names.
+from osgeo import gdal  # isort: skip
 
 import numpy as np
-from osgeo import gdal, gdal_array
+from bench_peers import CACHE_BYTES, NPY_PEERS, TIFF_PEERS, WINDOW, NdsamplerFiles, Peer, Places, Read, missing
 
-from slidesampler import Sampler
+from slidesampler import Manifest, Sampler
 from slidesampler.cache import CacheStore
 from slidesampler.testing import make_dataset
 
 gdal.UseExceptions()
-WINDOW = 256
-CODECS = ("none", "zstd", "deflate", "jpeg")
-Read = Callable[[int, int], Any]
+BATCH = 32
+FILES = (("npy", "none"), ("cog", "none"), ("cog", "zstd"), ("cog", "deflate"), ("cog", "jpeg"))
+JPEG_QUALITY = 90
+#: Mean difference of samples that decoders of JPEG may have; a wrong window has tens.
+JPEG_TOLERANCE = 1.0
+
+#: Microseconds a window in every round, by contender.
+Times = dict[str, list[float]]
 
 
-def memmap_copy(path: str) -> Read:
-    """Bare limit for npy: a copy of a slice of a memory map."""
-    array = np.load(path, mmap_mode="r")
-    return lambda y, x: np.array(array[y : y + WINDOW, x : x + WINDOW])
+class Contender(NamedTuple):
+    """A name, how to open it, and what its pixels are compared with: ``same``, ``near`` or unknown yet."""
+
+    name: str
+    open: Callable[[], Read]
+    ours: bool = False
 
 
-def gdal_read(path: str) -> Read:
-    """Bare limit for COG: GDAL straight into an array."""
-    dataset = gdal.Open(path)
+class Claim(NamedTuple):
+    """What is claimed of two contenders of a file: a ratio or a difference of their times, and its bound."""
 
-    def read(y: int, x: int) -> Any:
-        out = np.empty((WINDOW, WINDOW, 3), np.uint8)
-        return gdal_array.DatasetReadAsArray(dataset, x, y, WINDOW, WINDOW, buf_obj=out, interleave="pixel")
+    text: str
+    file: str
+    first: str
+    second: str
+    bound: float
+    kind: str = ">="
 
-    return read
+    def value(self, times: Times) -> float | None:
+        pairs = list(zip(times.get(self.first, []), times.get(self.second, []), strict=False))
+        if not pairs:
+            return None
+        return statistics.median(a - b if self.kind == "us" else a / b for a, b in pairs)
 
-
-def window_at(y: int, x: int) -> dict[str, int]:
-    """Where a window lies, in the words that both samplers know."""
-    return {"cy": y + WINDOW // 2, "cx": x + WINDOW // 2, "width": WINDOW, "height": WINDOW}
-
-
-def ours(sampler: Sampler, **options: bool) -> Read:
-    image_id = sampler.image_ids[0]
-
-    def read(y: int, x: int) -> Any:
-        return sampler.load_sample({"image_id": image_id, **window_at(y, x)}, **options).image
-
-    return read
+    def kept(self, value: float) -> bool:
+        return value >= self.bound if self.kind == ">=" else value <= self.bound
 
 
-def ndsampler_read(
-    manifest: dict[str, Any], image: str, folder: Path, backend: str, *, with_annots: bool
-) -> Read | None:
-    """ndsampler over one image; None where it is not installed."""
-    try:
-        import kwcoco
-        import ndsampler
-    except ImportError:
-        return None
-    one_image = {**manifest, "images": [{**manifest["images"][0], "file_name": image}]}
-    dataset = kwcoco.CocoDataset(one_image)
-    sampler = ndsampler.CocoSampler(dataset, workdir=str(folder), backend=backend, verbose=0)
-    image_id = one_image["images"][0]["id"]
-    # Its cache would hold a lossy copy of a COG that its own validator does not know. A link in the place of
-    # that copy lets both read the very same file.
-    for channel in sampler.frames._lookup_pathinfo(image_id)["channels"].values():  # noqa: SLF001
-        cached = Path(channel["cache"])
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        cached.unlink(missing_ok=True)
-        cached.symlink_to(image)
-
-    def read(y: int, x: int) -> Any:
-        return sampler.load_sample({"gid": image_id, **window_at(y, x)}, with_annots=with_annots)["im"]
-
-    return read
+BATCH_1, BATCH_2 = "load_batch", "load_batch, 2 threads"
+JPEG_PEERS = (
+    ("cuCIM batched, 1 worker", 1.4),
+    ("GDAL ReadRaster", 2.0),
+    ("ndsampler, pixels", 2.3),
+    ("openslide", 4.0),
+    ("tiffslide", 4.0),
+)
+CLAIMS = (
+    *(Claim(f"{peer} / load_batch", "cog jpeg", peer, BATCH_1, bound) for peer, bound in JPEG_PEERS),
+    Claim("load_batch: 1 thread / 2 threads", "cog jpeg", BATCH_1, BATCH_2, 1.7),
+    Claim("cuCIM with 2 workers / 2 threads", "cog jpeg", "cuCIM batched, 2 workers", BATCH_2, 1.3),
+    Claim("GDAL ReadRaster / load_batch", "cog none", "GDAL ReadRaster", BATCH_1, 1.5),
+    Claim("GDAL ReadRaster / load_batch", "cog zstd", "GDAL ReadRaster", BATCH_1, 1.5),
+    Claim("load_batch / memmap copy, stacked", "npy", BATCH_1, "memmap copy, stacked", 1.3, "<="),
+    Claim("load_sample - memmap copy, us", "npy", "load_sample", "memmap copy, one by one", 60, "us"),
+    Claim("ndsampler - memmap copy, us", "npy", "ndsampler, pixels", "memmap copy, one by one", 1e9, "us"),
+    Claim("load_batch: + mask / pixels", "cog jpeg", "load_batch + mask", BATCH_1, 1.3, "<="),
+)
 
 
-def run(contenders: dict[str, Read], size: int, windows: int, rounds: int) -> dict[str, list[float]]:
-    """Return microseconds a window per round of every contender."""
+def ours(manifest: Manifest, work: Path, backend: str, codec: str) -> list[Contender]:
+    """The package itself: windows one by one, and batches."""
+
+    def sampler() -> Sampler:
+        return Sampler(manifest, workdir=work, backend=backend, codec=codec)
+
+    def targets(image_id: int, places: Places) -> list[dict[str, int]]:
+        where = {"image_id": image_id, "width": WINDOW, "height": WINDOW}
+        half = WINDOW // 2
+        return [{**where, "cy": y + half, "cx": x + half} for y, x in places]
+
+    def one_by_one(*, with_mask: bool = False, with_annots: bool = False) -> Callable[[], Read]:
+        def open_reader() -> Read:
+            reader = sampler()
+            image_id = reader.image_ids[0]
+            return lambda places: [
+                reader.load_sample(target, with_annots, with_mask).image for target in targets(image_id, places)
+            ]
+
+        return open_reader
+
+    def batched(
+        threads: int, *, with_mask: bool = False, with_annots: bool = False, first: bool = False
+    ) -> Callable[[], Read]:
+        def open_reader() -> Read:
+            reader = sampler()
+            image_id = reader.image_ids[0]
+
+            def read(places: Places) -> Any:
+                image = reader.load_batch(
+                    targets(image_id, places),
+                    threads=threads,
+                    with_mask=with_mask,
+                    with_annots=with_annots,
+                    channels_first=first,
+                ).image
+                return np.moveaxis(image, 1, 3) if first else image
+
+            return read
+
+        return open_reader
+
+    named = {
+        "load_sample": one_by_one(),
+        "load_sample + mask": one_by_one(with_mask=True),
+        "load_sample + annotations": one_by_one(with_annots=True),
+        BATCH_1: batched(1),
+        f"{BATCH_1}, NCHW": batched(1, first=True),
+        "load_batch + mask": batched(1, with_mask=True),
+        "load_batch + mask + annotations": batched(1, with_mask=True, with_annots=True),
+        BATCH_2: batched(2),
+        "load_batch + mask, 2 threads": batched(2, with_mask=True),
+    }
+    return [Contender(name, opened, ours=True) for name, opened in named.items()]
+
+
+def read_round(read: Read, places: Places) -> float:
+    """Return microseconds a window, in batches."""
+    start = time.perf_counter()
+    for first in range(0, len(places), BATCH):
+        read(places[first : first + BATCH])
+    return (time.perf_counter() - start) / len(places) * 1e6
+
+
+def places_of(rng: np.random.Generator, size: int, windows: int) -> Places:
+    return [(int(y), int(x)) for y, x in rng.integers(0, size - WINDOW, (windows, 2))]
+
+
+def warm_times(contenders: list[Contender], size: int, windows: int, rounds: int) -> Times:
+    """Everybody's files open, and in the system's page cache."""
     rng = np.random.default_rng(0)
-    times: dict[str, list[float]] = {name: [] for name in contenders}
+    readers = {contender.name: contender.open() for contender in contenders}
+    times: Times = {name: [] for name in readers}
     for number in range(rounds + 1):
-        places = rng.integers(0, size - WINDOW, (windows, 2)).tolist()
-        names = list(contenders)
-        rng.shuffle(names)
-        for name in names:
-            read = contenders[name]
-            start = time.perf_counter()
-            for y, x in places:
-                read(y, x)
+        places = places_of(rng, size, windows)
+        for name in rng.permutation(list(readers)).tolist():
+            micros = read_round(readers[name], places)
             if number:  # the first round warms up
-                times[name].append((time.perf_counter() - start) / windows * 1e6)
+                times[name].append(micros)
     return times
 
 
-def check_equal(contenders: dict[str, Read], size: int) -> None:
-    """All contenders of a group must give the same pixels, or the comparison is worth nothing."""
+def disk_times(contenders: list[Contender], size: int, windows: int, rounds: int, work: Path) -> Times:
+    """The system has forgotten the files. A mapped page cannot be forgotten, so nobody else has a file open."""
     rng = np.random.default_rng(1)
-    for y, x in rng.integers(0, size - WINDOW, (5, 2)).tolist():
-        blocks = {name: np.asarray(read(y, x)) for name, read in contenders.items()}
-        first = next(iter(blocks.values()))
-        for name, block in blocks.items():
-            if not np.array_equal(block, first):
-                raise SystemExit(f"{name} gives other pixels than {next(iter(blocks))} at y={y} x={x}")
+    times: Times = {contender.name: [] for contender in contenders}
+    for _ in range(rounds):
+        places = places_of(rng, size, windows)
+        for index in rng.permutation(len(contenders)).tolist():
+            read = contenders[index].open()
+            read([(0, 0)])  # tables are read by now: they are read once a file, not once a window
+            forget_files(work)
+            times[contenders[index].name].append(read_round(read, places))
+            del read
+            gc.collect()  # what is in a cycle keeps its files mapped
+    return times
 
 
-def groups(folder: Path, size: int) -> dict[str, dict[str, Read]]:
-    """Build the files and return, per kind of file, the bare read first and then everybody else."""
-    manifest_path = make_dataset(folder / "data", n_slides=1, height=size, width=size, seed=0)
-    manifest = json.loads(Path(manifest_path).read_text())
-    work = folder / "cache"
-    found: dict[str, dict[str, Read]] = {}
+def forget_files(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            finally:
+                os.close(descriptor)
 
-    def add(group: str, bare: tuple[str, Read], sampler: Sampler, path: str, backend: str) -> None:
-        contenders = {
-            bare[0]: bare[1],
-            "load_sample, pixels": ours(sampler, with_annots=False, with_mask=False),
-            "load_sample, pixels + mask": ours(sampler, with_annots=False, with_mask=True),
-            "load_sample, pixels + annotations": ours(sampler, with_mask=False),
-            "load_sample, pixels + mask + annotations": ours(sampler),
-        }
-        for name, with_annots in (("pixels", False), ("pixels + annotations", True)):
-            peer = ndsampler_read(manifest, path, folder / "nd" / group, backend, with_annots=with_annots)
-            if peer is not None:
-                contenders[f"ndsampler, {name}"] = peer
-        check_equal(contenders, size)
-        found[group] = contenders
 
-    for backend, codec in (("npy", "none"), *(("cog", codec) for codec in CODECS)):
-        sampler = Sampler(manifest_path, workdir=work, backend=backend, codec=codec)
-        report = sampler.build(codec=codec)
-        if report.failed:
-            raise SystemExit(f"could not build {backend} {codec}: {report.failed}")
-        record = sampler.image_record(sampler.image_ids[0])
-        path = CacheStore(work).find_image(record, backend, codec=codec).files["image"]
-        if backend == "npy":
-            add("npy", ("memmap copy", memmap_copy(path)), sampler, path, backend)
+def compare_pixels(contenders: list[Contender], size: int, *, lossy: bool) -> dict[str, str]:
+    """Return how everybody's pixels differ from the first one's: ``same``, ``up to N`` or ``OTHERS``."""
+    places = places_of(np.random.default_rng(2), size, 8)
+    # Once more than once over the same tile, and at the last window.
+    places = [*places, places[0], (size - WINDOW, size - WINDOW)]
+    wanted = np.asarray(contenders[0].open()(places)).astype(int)
+    found = {}
+    for contender in contenders:
+        difference = np.abs(np.asarray(contender.open()(places)).astype(int) - wanted)
+        if not difference.any():
+            found[contender.name] = "same"
+        elif contender.ours:
+            raise SystemExit(f"{contender.name} gives other pixels than {contenders[0].name}")
         else:
-            add(f"cog {codec}", ("GDAL ReadRaster", gdal_read(path)), sampler, path, backend)
+            near = lossy and difference.mean() < JPEG_TOLERANCE
+            found[contender.name] = f"up to {difference.max()}" if near else "OTHERS"
     return found
 
 
-def table(results: dict[str, dict[str, list[float]]]) -> list[dict[str, Any]]:
+def build(folder: Path, size: int, only: list[str]) -> tuple[Path, dict[tuple[str, str], str]]:
+    """Make the slide and its files, those that are not there from last time; return manifest and files."""
+    manifest = folder / "data" / "slides.kwcoco.json"
+    if not manifest.exists():
+        make_dataset(folder / "data", n_slides=1, height=size, width=size, seed=0)
+    paths = {}
+    for backend, codec in FILES:
+        if only and not {backend, codec} & set(only):
+            continue
+        sampler = Sampler(manifest, workdir=folder / "cache", backend=backend, codec=codec)
+        if sampler.image_shape(1)[0] != size:
+            raise SystemExit(f"{folder} holds a slide of another size: give another --out, or remove it")
+        report = sampler.build(codec=codec, quality=JPEG_QUALITY if codec == "jpeg" else None)
+        if report.failed:
+            raise SystemExit(f"could not build {backend} {codec}: {report.failed}")
+        entry = CacheStore(folder / "cache").find_image(sampler.image_record(1), backend, codec=codec)
+        paths[backend, codec] = entry.files["image"]
+    os.sync()  # the system does not forget what is not written yet
+    return manifest, paths
+
+
+def contenders_for(
+    manifest_path: Path, folder: Path, backend: str, codec: str, path: str
+) -> tuple[list[Contender], list[str]]:
+    """Return who reads a file, the bare read first, and a word on everybody who does not."""
+    ndsampler = NdsamplerFiles(json.loads(manifest_path.read_text()), folder / "ndsampler")
+    peers: list[Peer] = [
+        *(NPY_PEERS if backend == "npy" else TIFF_PEERS),
+        *(ndsampler.peer(backend, codec, with_annots=flag) for flag in (False, True)),
+    ]
+    found, words = [], []
+    for peer in peers:
+        if absent := missing(peer.needs):
+            words.append(f"{peer.name}: {', '.join(absent)} not installed")
+        elif codec not in peer.codecs:
+            words.append(f"{peer.name}: does not read {codec}")
+        else:
+            found.append(Contender(peer.name, lambda peer=peer: peer.open(path)))
+    return [*found, *ours(Manifest.load(manifest_path), folder / "cache", backend, codec)], words
+
+
+def machine(distributions: set[str]) -> str:
+    model = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    versions = [f"Python {platform.python_version()}", f"GDAL {gdal.__version__}"]
+    versions += [f"{name} {metadata.version(name)}" for name in sorted(distributions) if not missing([name])]
+    return f"{model}, {os.cpu_count()} cores, {platform.system()}; {', '.join(versions)}"
+
+
+def print_file(file: str, warm: Times, disk: Times, pixels: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Print and return the rows of a file."""
+    bare = next(iter(warm))
     rows = []
-    for group, times in results.items():
-        bare = next(iter(times))
-        for name, micros in times.items():
-            # Like with like: their sample with annotations beside ours with annotations. Only we make masks.
-            peer = "ndsampler, pixels + annotations" if "annotations" in name else "ndsampler, pixels"
-            rows.append(
-                {
-                    "file": group,
-                    "read": name,
-                    "us": statistics.median(micros),
-                    "x bare": statistics.median(a / b for a, b in zip(micros, times[bare], strict=True)),
-                    "x ndsampler": statistics.median(a / b for a, b in zip(micros, times[peer], strict=True))
-                    if peer in times
-                    else None,
-                }
-            )
+    print(f"\n### {file}\n\n| read | us a window | x bare | us from disk | x bare | pixels |")
+    print("|---|---:|---:|---:|---:|---|")
+    for name in warm:
+        row: dict[str, Any] = {"file": file, "read": name, "pixels": pixels[name]}
+        for kind, times in (("warm", warm), ("disk", disk)):
+            if times:
+                row[f"{kind} us"] = statistics.median(times[name])
+                row[f"{kind} x bare"] = Claim("", file, name, bare, 0).value(times)
+        rows.append(row)
+        cells = [f"{row['warm us']:.0f}", f"{row['warm x bare']:.2f}"]
+        cells += [f"{row['disk us']:.0f}", f"{row['disk x bare']:.2f}"] if disk else ["", ""]
+        print(f"| {name} | {' | '.join(cells)} | {row['pixels']} |", flush=True)
     return rows
 
 
-def machine() -> str:
-    model = platform.processor() or platform.machine()
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                model = line.split(":", 1)[1].strip()
-                break
-    except OSError:
-        pass
-    versions = f"Python {platform.python_version()}, GDAL {gdal.__version__}"
-    return f"{model}, {os.cpu_count()} cores, {platform.system()}, {versions}"
+def print_claims(results: dict[str, tuple[Times, Times]]) -> list[dict[str, Any]]:
+    rows = []
+    print("\n### Claims\n\n| file | what | bound | warm | from disk |\n|---|---|---:|---:|---:|")
+    for claim in CLAIMS:
+        if claim.file not in results:
+            continue
+        cells = []
+        values = [claim.value(times) for times in results[claim.file]]
+        for value in values:
+            kept = value is None or claim.kept(value)
+            cells.append("" if value is None else f"{value:.2f}" if kept else f"**{value:.2f}**")
+        sign = "<=" if claim.kind == "us" else claim.kind
+        bound = "" if claim.bound >= 1e9 else f"{sign} {claim.bound:g}"
+        print(f"| {claim.file} | {claim.text} | {bound} | {' | '.join(cells)} |")
+        rows.append({**claim._asdict(), "warm": values[0], "disk": values[1]})
+    return rows
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=8192, help="side of the slide, pixels")
-    parser.add_argument("--windows", type=int, default=200, help="windows a round")
+    parser.add_argument("--size", type=int, default=16384, help="side of the slide, pixels")
+    parser.add_argument("--windows", type=int, default=96, help="windows a round")
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--out", type=Path, default=Path("bench_output"))
+    parser.add_argument(
+        "--disk-rounds", type=int, default=5, help="rounds with the page cache emptied; 0: none"
+    )
+    parser.add_argument("--only", default="", help="kinds of files: npy, none, zstd, deflate, jpeg")
+    parser.add_argument("--out", type=Path, default=Path("bench_output"), help="files are kept here")
     args = parser.parse_args()
     logging.disable(logging.WARNING)
-    args.out.mkdir(parents=True, exist_ok=True)
-    args.out = args.out.resolve()
-    found = groups(args.out, args.size)
-    # Eight tiles of 256 x 256 x 3: enough for a window, too little to remember the last one.
-    gdal.SetCacheMax(2 * 2**20)
-    results = {
-        group: run(contenders, args.size, args.windows, args.rounds) for group, contenders in found.items()
-    }
-    rows = table(results)
-    print(f"\n{machine()}")
+    folder = args.out.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    manifest, paths = build(folder, args.size, args.only.split(",") if args.only else [])
+    gdal.SetCacheMax(CACHE_BYTES)
+    needs = {name for peer in TIFF_PEERS for name in peer.needs} | {*NdsamplerFiles.needs, "openslide-bin"}
     print(
-        f"{args.size} x {args.size} RGB, {WINDOW} x {WINDOW} windows, {args.windows} x {args.rounds} rounds\n"
+        f"{machine(needs)}\n{args.size} x {args.size} RGB, {WINDOW} x {WINDOW} windows in batches of {BATCH}, "
     )
-    print("| file | read | us a window | x bare read | x ndsampler |")
-    print("|---|---|---:|---:|---:|")
-    for row in rows:
-        peer = "" if row["x ndsampler"] is None else f"{row['x ndsampler']:.2f}"
-        print(f"| {row['file']} | {row['read']} | {row['us']:.0f} | {row['x bare']:.2f} | {peer} |")
-    (args.out / "bench_read.json").write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1))
+    print(f"{args.windows} windows in each of {args.rounds} rounds ({args.disk_rounds} from disk)", flush=True)
+    if gdal.GetCacheMax() > CACHE_BYTES:
+        raise SystemExit("GDAL's block cache is large: nothing would be measured but memory")
+    results: dict[str, tuple[Times, Times]] = {}
+    rows: list[dict[str, Any]] = []
+    for (backend, codec), path in paths.items():
+        contenders, words = contenders_for(manifest, folder, backend, codec, path)
+        pixels = compare_pixels(contenders, args.size, lossy=codec == "jpeg")
+        words += [f"{name}: gives other pixels" for name, word in pixels.items() if word == "OTHERS"]
+        contenders = [one for one in contenders if pixels[one.name] != "OTHERS"]
+        disk = disk_times(contenders, args.size, args.windows, args.disk_rounds, folder / "cache")
+        warm = warm_times(contenders, args.size, args.windows, args.rounds)
+        file = "npy" if backend == "npy" else f"cog {codec}"
+        results[file] = warm, disk if args.disk_rounds else {}
+        rows += print_file(file, *results[file], pixels)
+        if words:
+            print(f"\nLeft out: {'; '.join(words)}.")
+    report = {"machine": machine(needs), "rows": rows, "claims": print_claims(results)}
+    (folder / "bench_read.json").write_text(json.dumps(report, indent=1))
     return 0
 
 
