@@ -65,9 +65,9 @@ class Window:
     width: int
 
     def __post_init__(self) -> None:
-        for name in ("y", "x", "height", "width"):
-            value = getattr(self, name)
-            if type(value) is not int:
+        if not type(self.y) is type(self.x) is type(self.height) is type(self.width) is int:
+            for name in ("y", "x", "height", "width"):
+                value = getattr(self, name)
                 # numpy integers and integral floats are welcome, 1.5 is not: nothing is rounded silently.
                 as_int = int(value)
                 if as_int != value:

@@ -64,10 +64,12 @@ class Layers:
         Both give the same pixels: the layer was written by the function that rasterises here. ``valid`` is only
         needed without a layer, which holds *ignore* outside the valid region already.
         """
+        stored = None if view.empty else self._sources.label_readers(source).labels
+        if stored is not None and view.full:
+            return self._read_stored(stored, view)
         mask = np.full(view.size, self._class_map.ignore, self._class_map.dtype)
         if view.empty:
             return mask
-        stored = self._sources.label_readers(source).labels
         if stored is not None:
             mask[view.rows, view.cols] = self._read_stored(stored, view)
             return mask

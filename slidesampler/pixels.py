@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,49 +24,117 @@ from slidesampler.readers.base import Reader
 from slidesampler.resample import area_mean, cast_pixels
 from slidesampler.target import Padding
 
-__all__ = ["View", "fitting_value", "read_labels", "read_pixels", "read_valid", "view_window"]
+__all__ = [
+    "View",
+    "exact_labels",
+    "exact_level",
+    "fitting_value",
+    "pad_outside",
+    "read_labels",
+    "read_pixels",
+    "read_valid",
+]
 
 #: A window that touches more than this is read in bands: memory is bounded by the output (and one row of the
 #: input), not by the input.
 BLOCK_BYTES = 64 * 2**20
 
 
-class View(NamedTuple):
+class View:
     """Where the pixels of an output lie on an image.
 
     An output pixel is *inside* where its centre is inside the image. Labels and valid masks show, for each
     output pixel inside, one level-0 pixel: ``ys[i], xs[j]``, the same whether it comes from a stored pyramid or
     is computed on the spot.
+
+    Parameters
+    ----------
+    window : Window
+        Level-0 pixels; may overhang the image or lie outside.
+    size : (height, width)
+        Of the output, pixels.
+    image_shape : (height, width)
+        Of level 0.
+
+    Attributes
+    ----------
+    rows, cols : slice
+        Output rows and columns that are inside (possibly empty).
+    label_downsample : int
+        Of the label level that is shown.
     """
 
-    window: Window
-    size: tuple[int, int]
-    #: Output rows and columns that are inside (possibly empty slices).
-    rows: slice
-    cols: slice
-    #: Label level's downsample, and that level's pixel for each row and column inside.
-    label_downsample: int
-    label_rows: NDArray[np.int64]
-    label_cols: NDArray[np.int64]
-    #: Level-0 pixel for each row and column inside.
-    ys: NDArray[np.int64]
-    xs: NDArray[np.int64]
+    def __init__(self, window: Window, size: tuple[int, int], image_shape: tuple[int, int]) -> None:
+        self.window = window
+        self.size = size
+        self._image_shape = image_shape
+        #: Whether an output pixel is a level-0 pixel: most windows are such, and cost no array here.
+        self.at_full_resolution: bool = size == (window.height, window.width)
+        if self.at_full_resolution:
+            self.label_downsample = 1
+            self.rows = _overlap(window.y, size[0], image_shape[0])
+            self.cols = _overlap(window.x, size[1], image_shape[1])
+        else:
+            downsamples = label_level_downsamples(*image_shape)
+            scale = min(window.height / size[0], window.width / size[1])
+            self.label_downsample = downsamples[choose_level(downsamples, scale)]
+            self.rows = _centres_inside(window.y, window.height, size[0], image_shape[0])
+            self.cols = _centres_inside(window.x, window.width, size[1], image_shape[1])
+
+    @cached_property
+    def label_rows(self) -> NDArray[np.int64]:
+        """The label level's pixel row for each output row inside."""
+        return self._lattice(self.window.y, self.window.height, self.size[0], self.rows)
+
+    @cached_property
+    def label_cols(self) -> NDArray[np.int64]:
+        """The label level's pixel column for each output column inside."""
+        return self._lattice(self.window.x, self.window.width, self.size[1], self.cols)
+
+    def _lattice(self, start: int, extent: int, size: int, inside: slice) -> NDArray[np.int64]:
+        if self.at_full_resolution:
+            return np.arange(start + inside.start, start + inside.stop, dtype=np.int64)
+        return lattice_indices(start, extent, size, self.label_downsample)[inside]
+
+    @cached_property
+    def ys(self) -> NDArray[np.int64]:
+        """The level-0 pixel row for each output row inside."""
+        return self._level_0(self.label_rows, self._image_shape[0])
+
+    @cached_property
+    def xs(self) -> NDArray[np.int64]:
+        """The level-0 pixel column for each output column inside."""
+        return self._level_0(self.label_cols, self._image_shape[1])
+
+    def _level_0(self, index: NDArray[np.int64], length: int) -> NDArray[np.int64]:
+        downsample = self.label_downsample
+        return index if downsample == 1 else np.minimum(index * downsample + downsample // 2, length - 1)
 
     @property
     def empty(self) -> bool:
         """Whether no output pixel is inside the image."""
-        return len(self.ys) == 0 or len(self.xs) == 0
+        return bool(self.rows.stop == self.rows.start or self.cols.stop == self.cols.start)
 
     @property
     def full(self) -> bool:
         """Whether every output pixel is inside the image."""
-        return (len(self.ys), len(self.xs)) == self.size
+        rows, cols = self.rows, self.cols
+        return bool(rows.stop - rows.start == self.size[0] and cols.stop - cols.start == self.size[1])
 
     def inside(self) -> NDArray[np.bool_]:
         """Return which output pixels are inside the image, bool of ``size``."""
+        if self.full:
+            return np.ones(self.size, np.bool_)
         inside = np.zeros(self.size, np.bool_)
         inside[self.rows, self.cols] = True
         return inside
+
+    @property
+    def window_inside(self) -> Window:
+        """The part of the window that is inside; only at full resolution, and where there is one."""
+        y, x = self.window.y, self.window.x
+        rows, cols = self.rows, self.cols
+        return Window(y + rows.start, x + cols.start, rows.stop - rows.start, cols.stop - cols.start)
 
     @property
     def scale(self) -> tuple[float, float]:
@@ -73,30 +142,15 @@ class View(NamedTuple):
         return self.window.height / self.size[0], self.window.width / self.size[1]
 
 
-def view_window(window: Window, size: tuple[int, int], image_shape: tuple[int, int]) -> View:
-    """Return how an output of ``size`` over ``window`` lies on an image of ``(height, width)``."""
-    height, width = image_shape
-    downsamples = label_level_downsamples(height, width)
-    scale = min(window.height / size[0], window.width / size[1])
-    label_downsample = downsamples[choose_level(downsamples, scale)]
-    rows, label_rows, ys = _axis_view(window.y, window.height, size[0], height, label_downsample)
-    cols, label_cols, xs = _axis_view(window.x, window.width, size[1], width, label_downsample)
-    return View(window, size, rows, cols, label_downsample, label_rows, label_cols, ys, xs)
+def _overlap(start: int, size: int, length: int) -> slice:
+    lo = min(max(-start, 0), size)
+    return slice(lo, max(lo, min(length - start, size)))
 
 
-def _axis_view(
-    start: int, extent: int, size: int, length: int, downsample: int
-) -> tuple[slice, NDArray[np.int64], NDArray[np.int64]]:
-    if extent == size and downsample == 1:
-        lo, hi = min(max(-start, 0), size), max(min(length - start, size), 0)
-        inside = slice(lo, max(lo, hi))
-        pixels = np.arange(start + inside.start, start + inside.stop, dtype=np.int64)
-        return inside, pixels, pixels
+def _centres_inside(start: int, extent: int, size: int, length: int) -> slice:
     centres = lattice_indices(start, extent, size, 1)
     lo, hi = (int(v) for v in np.searchsorted(centres, (0, length)))
-    inside = slice(lo, max(lo, hi))
-    index = lattice_indices(start, extent, size, downsample)[inside]
-    return inside, index, np.minimum(index * downsample + downsample // 2, length - 1)
+    return slice(lo, max(lo, hi))
 
 
 def read_pixels(
@@ -139,6 +193,8 @@ def read_pixels(
             outside[view.rows, view.cols] = False
             image[outside] = _constant(padding, image.shape[2], dtype)
         return image
+    if view.at_full_resolution and view.full:
+        return reader.read(view.window, channels=channels, out=out)
     count = reader.shape[2] if channels is None else len(channels)
     shape = (*view.size, count)
     image = np.empty(shape, reader.dtype) if out is None else out
@@ -148,7 +204,7 @@ def read_pixels(
         return reader.read(exact, level, channels=channels, out=image)
     if padding.mode == "constant":
         if not view.full:
-            image[...] = _constant(padding, count, reader.dtype)
+            pad_outside(image, padding)
         if not view.empty:
             part = image[view.rows, view.cols]
             if exact is not None:
@@ -179,6 +235,39 @@ def _level_window(view: View, level: Level) -> Window | None:
     if not (y.is_integer() and x.is_integer()):
         return None
     return Window(int(y), int(x), *view.size)
+
+
+def exact_level(reader: Reader, view: View) -> tuple[int, Window] | None:
+    """Return the level and the window of it whose pixels are the output's, one for one; None where none is.
+
+    At full resolution the window may overhang the level; elsewhere only windows that lie inside are found.
+    """
+    if view.at_full_resolution:
+        return 0, view.window
+    level = choose_level([max(item.downsample) for item in reader.levels], min(view.scale))
+    window = _level_window(view, reader.levels[level])
+    if window is None or not view.full or not _contains(reader.levels[level], window):
+        return None
+    return level, window
+
+
+def exact_labels(reader: Reader, view: View) -> tuple[int, Window] | None:
+    """Return what :func:`exact_level` does, for a label layer of the cache."""
+    found = exact_level(reader, view)
+    if found is None or max(reader.levels[found[0]].downsample) != view.label_downsample:
+        return None
+    return found
+
+
+def pad_outside(image: NDArray[Any], padding: Padding) -> None:
+    """Fill the output ``(H, W, C)`` with the constant of a padding; what is inside is to be read over it.
+
+    Raises
+    ------
+    TargetError
+        If the constant does not fit the dtype, or its values the channels.
+    """
+    image[...] = _constant(padding, image.shape[2], image.dtype)
 
 
 def _contains(level: Level, window: Window) -> bool:
@@ -291,9 +380,11 @@ def read_valid(reader: Reader, view: View) -> NDArray[np.bool_]:
     very pixels, and for any source at full resolution; for a source whose own overviews are read in place it is
     the nearest pixel of that overview.
     """
-    valid = view.inside()
     if view.empty or not reader.has_valid:
-        return valid
+        return view.inside()
+    if view.at_full_resolution and view.full:
+        return reader.read_valid(view.window)
+    valid = view.inside()
     level = choose_level([max(item.downsample) for item in reader.levels], view.label_downsample)
     here = reader.levels[level]
     rows = np.minimum((view.ys / here.downsample[0]).astype(np.int64), here.height - 1)
@@ -314,6 +405,8 @@ def read_labels(reader: Reader, view: View, *, full: bool = False) -> NDArray[An
     full : bool
         Read level 0 whatever the scale: the overviews of a raster that we did not write may hold anything.
     """
+    if view.at_full_resolution:
+        return reader.read(view.window_inside)[..., 0]
     wanted = 1.0 if full else float(view.label_downsample)
     exact = [i for i, item in enumerate(reader.levels) if item.downsample == (wanted, wanted)]
     level = exact[0] if exact else 0

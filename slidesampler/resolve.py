@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 from slidesampler.errors import TargetError
@@ -55,6 +54,11 @@ def resolve_target(target: Target, image: ImageFacts) -> Target:
     TargetError
         If the fields contradict each other, or something needed is missing.
     """
+    if _says_it_all(target):
+        assert target.window is not None
+        window, size = target.window, target.window.shape
+        _check_reach(window, size)
+        return target.with_fields(image_id=image.image_id, size=size, downsample=1.0)
     if target.downsample is not None and target.mpp is not None:
         raise TargetError("'downsample' and 'mpp' both say the output pixel size; give one of them")
     scale = _wanted_scale(target, image)
@@ -69,13 +73,8 @@ def resolve_target(target: Target, image: ImageFacts) -> Target:
         except ValueError as error:
             raise TargetError(f"pad={pad} leaves nothing of the window {window}") from error
     size = _wanted_size(target, window, scale, padded=any(pad))
-    if max(abs(window.y), abs(window.x), *window.shape) > REACH_PX or max(size) > SIZE_LIMIT_PX:
-        raise TargetError(
-            f"{window} as {size[0]} x {size[1]} pixels is beyond any image: at most {REACH_PX} pixels away and "
-            f"{SIZE_LIMIT_PX} pixels of output an axis"
-        )
-    return replace(
-        target,
+    _check_reach(window, size)
+    return target.with_fields(
         image_id=image.image_id,
         window=window,
         size=size,
@@ -88,6 +87,27 @@ def resolve_target(target: Target, image: ImageFacts) -> Target:
         window_dims=None,
         pad=(0, 0, 0, 0),
     )
+
+
+def _says_it_all(target: Target) -> bool:
+    """Whether it is a window at full resolution and nothing else, as most that are read are."""
+    return (
+        target.window is not None
+        and target.downsample in (None, 1)
+        and target.size in (None, target.window.shape)
+        and target.mpp is None
+        and target.cx is target.cy is target.width is target.height is None
+        and target.window_dims is None
+        and not any(target.pad)
+    )
+
+
+def _check_reach(window: Window, size: tuple[int, int]) -> None:
+    if max(abs(window.y), abs(window.x), *window.shape) > REACH_PX or max(size) > SIZE_LIMIT_PX:
+        raise TargetError(
+            f"{window} as {size[0]} x {size[1]} pixels is beyond any image: at most {REACH_PX} pixels away and "
+            f"{SIZE_LIMIT_PX} pixels of output an axis"
+        )
 
 
 def _wanted_scale(target: Target, image: ImageFacts) -> tuple[float, float] | None:

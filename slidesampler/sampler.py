@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
 
+from slidesampler.batching import Batch, BatchLoader
 from slidesampler.cache import (
     BuildPlan,
     BuildReport,
@@ -21,14 +21,14 @@ from slidesampler.cache import (
     plan_build,
 )
 from slidesampler.choosing import ChoosesWindows
-from slidesampler.errors import CacheMissError, ReadError, TargetError
+from slidesampler.errors import ReadError
 from slidesampler.foreground import ForegroundIndex
 from slidesampler.foregrounds import ForegroundFinder
 from slidesampler.geometry import Window
 from slidesampler.layers import Layers
+from slidesampler.loading import SampleLoader, Wanted
 from slidesampler.manifest import Manifest
-from slidesampler.models import ClassMap, ImageRecord, LabelSpec, Sample, relative_transform
-from slidesampler.pixels import fitting_value, read_pixels, read_valid, view_window
+from slidesampler.models import ClassMap, ImageRecord, LabelSpec, Sample
 from slidesampler.readers import (
     Reader,
     ReaderPool,
@@ -37,8 +37,6 @@ from slidesampler.readers import (
     register_array,
     registered_array,
 )
-from slidesampler.resolve import ImageFacts, resolve_channels, resolve_target
-from slidesampler.sequences import stack_samples
 from slidesampler.sources import SourceTable
 from slidesampler.target import Target
 
@@ -46,8 +44,6 @@ if TYPE_CHECKING:
     import kwcoco
 
 __all__ = ["Sampler"]
-
-Loaded = TypeVar("Loaded")
 
 
 class Sampler(ChoosesWindows):
@@ -144,7 +140,9 @@ class Sampler(ChoosesWindows):
             self.codec,
             self.tile,
         )
-        self._layers = Layers(self.manifest, self._pool, self._sources, self.label_spec)
+        layers = Layers(self.manifest, self._pool, self._sources, self.label_spec)
+        self._loader = SampleLoader(self.manifest, self._pool, self._sources, layers)
+        self._batches = BatchLoader(self._loader)
 
     def _open(self, spec: ReaderSpec) -> Reader:
         for part in (spec, *spec.parts) if self._arrays else ():
@@ -331,21 +329,7 @@ class Sampler(ChoosesWindows):
         TargetError
             If it names no image, or its fields contradict each other.
         """
-        target = Target.coerce(target)
-        if target.image_ids is not None or target.video_id is not None:
-            raise TargetError("a sequence is resolved frame by frame: load_sample does it")
-        image_id, box = target.image_id, None
-        if target.annot_id is not None:
-            owner, row = self.manifest.locate_annot(target.annot_id)
-            if image_id is not None and image_id != owner:
-                raise TargetError(f"annotation {target.annot_id} is on image {owner}, not on {image_id}")
-            image_id = owner
-            x0, y0, x1, y1 = self.manifest.shapes_of(owner).boxes_xyxy[row].tolist()
-            box = (x0, y0, x1, y1)
-        if image_id is None:
-            raise TargetError("a target needs 'image_id', 'annot_id', 'video_id' or 'image_ids'")
-        source = self._sources.get(image_id)
-        return resolve_target(target, ImageFacts(image_id, *source.shape[:2], source.mpp, box))
+        return self._loader.resolve(target)
 
     # Loading ----------------------------------------------------------------------------------------------
 
@@ -381,17 +365,59 @@ class Sampler(ChoosesWindows):
         ReadError
             If a file cannot be read.
         """
-        target = Target.coerce(target)
-        if target.image_ids is not None or target.video_id is not None:
-            return self._load_sequence(target, with_annots, with_mask, with_instances, visible_threshold)
-        target = self.resolve(target)
-        assert target.image_id is not None
-        assert target.window is not None
-        assert target.size is not None
-        return self._retry_once(
-            target.image_id,
-            lambda: self._load(target, with_annots, with_mask, with_instances, visible_threshold),
-        )
+        layers = Wanted(with_annots, with_mask, with_instances, visible_threshold)
+        return self._loader.load(target, layers)
+
+    def load_batch(
+        self,
+        targets: Iterable[Target | Mapping[str, Any]],
+        out: Batch | Mapping[str, Any] | None = None,
+        threads: int | None = None,
+        *,
+        with_annots: bool = False,
+        with_mask: bool = True,
+        with_instances: bool = False,
+        visible_threshold: float = 0.0,
+        channels_first: bool = False,
+    ) -> Batch:
+        """Return many windows of one size as stacked arrays, in the order asked.
+
+        Holds what :meth:`load_sample` gives for each of them. They are read grouped by image and in the order
+        in which they lie there, in one call of the compiled reader: a tile that several windows (or image and
+        mask) need is decoded once, on ``threads`` threads, without the interpreter's lock.
+
+        Parameters
+        ----------
+        targets : iterable of Target or mapping
+            All of one output size, number of channels and dtype; of any images. Or sequences only, of as many
+            frames each.
+        out : Batch or mapping of str to array, optional
+            Memory to fill: an earlier batch, or arrays (or CPU tensors, pinned ones too) under ``image``,
+            ``mask``, ``valid``, ``instances``. New memory for what is not there. After an error it holds
+            anything.
+        threads : int, optional
+            As many as this process may use where None.
+        with_annots, with_mask, with_instances : bool
+            What to load besides pixels.
+        visible_threshold : float
+            See :meth:`load_sample`.
+        channels_first : bool
+            Whether the image is ``(N, C, H, W)``, as torch has it, rather than ``(N, H, W, C)``. Pixels are
+            written where they belong; neither costs a copy.
+
+        Returns
+        -------
+        Batch
+
+        Raises
+        ------
+        TargetError
+            If a target cannot be resolved, they differ in size, channels or dtype, or ``out`` does not fit.
+        CacheMissError, StaleEntryError, CorruptEntryError, ReadError
+            As :meth:`load_sample`.
+        """
+        layers = Wanted(with_annots, with_mask, with_instances, visible_threshold)
+        return self._batches.load(targets, out, threads, layers, channels_first=channels_first)
 
     def load_mask(self, image_id: int, window: Window, size: tuple[int, int] | None = None) -> NDArray[Any]:
         """Return the mask of a window without reading its pixels, ``(H, W)``.
@@ -404,90 +430,7 @@ class Sampler(ChoosesWindows):
         size : (height, width), optional
             Output size; the window's own where None.
         """
-        target = self.resolve({"image_id": image_id, "window": window, "size": size})
-        assert target.window is not None
-        assert target.size is not None
-        where = target.window, target.size
-
-        def load() -> NDArray[Any]:
-            source = self._sources.get(image_id)
-            view = view_window(*where, source.shape[:2])
-            if self._sources.label_readers(source)[0] is not None:
-                return self._layers.mask(source, view, None)
-            return self._layers.mask(source, view, self._layers.valid(source, view))
-
-        return self._retry_once(image_id, load)
-
-    def _retry_once(self, image_id: int, load: Callable[[], Loaded]) -> Loaded:
-        try:
-            return load()
-        except (ReadError, FileNotFoundError) as error:
-            if self.workdir is None or isinstance(error, CacheMissError):
-                raise
-        # A rebuild may have replaced the entry since it was looked up: look again, once. Whether another thread
-        # has looked again already makes no difference.
-        self._sources.forget(image_id)
-        return load()
-
-    def _load(
-        self,
-        target: Target,
-        with_annots: bool,
-        with_mask: bool,
-        with_instances: bool,
-        visible_threshold: float,
-    ) -> Sample:
-        assert target.image_id is not None
-        assert target.window is not None
-        assert target.size is not None
-        source = self._sources.get(target.image_id)
-        view = view_window(target.window, target.size, source.shape[:2])
-        where = f"image {target.image_id}"
-        channels = resolve_channels(target.channels, source.channels, source.shape[2], where)
-        with self._pool.lease(source.spec) as reader:
-            dtype = None if target.dtype is None else np.dtype(target.dtype)
-            image = read_pixels(reader, view, target.padding, channels, dtype=dtype)
-            valid = read_valid(reader, view)
-        if target.nodata is not None:
-            image[~valid] = fitting_value("nodata", np.asarray(target.nodata), image.dtype)
-        return Sample(
-            image=image,
-            mask=self._layers.mask(source, view, valid) if with_mask else None,
-            valid=valid,
-            annots=self._layers.annots(source, view, visible_threshold) if with_annots else None,
-            target=target,
-            rel_to_abs=relative_transform(target.window, target.size),
-            instances=self._layers.instances(source, view, valid) if with_instances else None,
-        )
-
-    def _load_sequence(
-        self,
-        target: Target,
-        with_annots: bool,
-        with_mask: bool,
-        with_instances: bool,
-        visible_threshold: float,
-    ) -> Sample:
-        frames = target.image_ids
-        if frames is None:
-            assert target.video_id is not None
-            frames = self.manifest.video_frames(target.video_id)
-        if target.image_id is not None or target.annot_id is not None:
-            raise TargetError(
-                "a sequence is named by 'image_ids' or 'video_id', not by 'image_id' or 'annot_id'"
-            )
-        one = target.with_fields(image_ids=None, video_id=None)
-        samples = [
-            self.load_sample(
-                one.with_fields(image_id=frame),
-                with_annots,
-                with_mask,
-                with_instances=with_instances,
-                visible_threshold=visible_threshold,
-            )
-            for frame in frames
-        ]
-        return stack_samples(samples, tuple(frames), target.video_id)
+        return self._loader.load_mask(image_id, window, size)
 
 
 def _same_memory(one: NDArray[Any], other: NDArray[Any]) -> bool:

@@ -74,6 +74,11 @@ class SourceTable:
         # How often something was forgotten: what was looked up before that is not remembered after it.
         self._forgotten = 0
 
+    @property
+    def has_cache(self) -> bool:
+        """Whether there is a cache to look into."""
+        return self._store is not None
+
     def get(self, image_id: int) -> ImageSource:
         """Return the source of an image.
 

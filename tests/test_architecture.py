@@ -25,7 +25,7 @@ PACKAGE = ROOT / "slidesampler"
 FLOORS: tuple[dict[str, str], ...] = (
     {"errors": "errors", "_native": "_native"},
     {"geometry": "geometry", "rng": "rng", "resample": "resample"},
-    {"models": "nouns", "shapes": "nouns", "target": "nouns"},
+    {"models": "nouns", "shapes": "nouns", "shape_index": "nouns", "target": "nouns"},
     {"manifest": "manifest", "readers": "readers", "annotations": "annotations"},
     {"foreground": "foreground"},
     {"cache": "cache"},

@@ -12,7 +12,7 @@ from slidesampler import pixels
 from slidesampler.errors import TargetError
 from slidesampler.geometry import Window
 from slidesampler.models import Level
-from slidesampler.pixels import read_labels, read_pixels, read_valid, view_window
+from slidesampler.pixels import View, read_labels, read_pixels, read_valid
 from slidesampler.target import Padding
 
 
@@ -85,13 +85,13 @@ class TestFullResolution:
             padded = np.pad(image, ((far, far), (far, far), (0, 0)), mode)
             padding = Padding(mode)
         expected = padded[far + y : far + y + h, far + x : far + x + w]
-        view = view_window(Window(y, x, h, w), (h, w), shape)
+        view = View(Window(y, x, h, w), (h, w), shape)
         np.testing.assert_array_equal(read_pixels(PyramidReader([image]), view, padding), expected)
 
     @given(shape=images, y=starts, x=starts, h=lengths, w=lengths)
     def test_valid_is_the_inside(self, shape, y, x, h, w):
         expected = np.pad(np.ones(shape, bool), 130)[130 + y : 130 + y + h, 130 + x : 130 + x + w]
-        view = view_window(Window(y, x, h, w), (h, w), shape)
+        view = View(Window(y, x, h, w), (h, w), shape)
         reader = PyramidReader([random_image(*shape)])
         np.testing.assert_array_equal(read_valid(reader, view), expected)
         assert view.empty == (not expected.any())
@@ -101,12 +101,12 @@ class TestFullResolution:
     def test_a_valid_mask_holds_inside(self, shape, y, x, h, w):
         mask = random_image(*shape, 1, seed=3)[..., 0] > 99
         expected = np.pad(mask, 130)[130 + y : 130 + y + h, 130 + x : 130 + x + w]
-        view = view_window(Window(y, x, h, w), (h, w), shape)
+        view = View(Window(y, x, h, w), (h, w), shape)
         np.testing.assert_array_equal(read_valid(PyramidReader([random_image(*shape)], [mask]), view), expected)
 
     def test_channels_and_out(self):
         image = random_image(20, 20)
-        view = view_window(Window(-2, 3, 8, 9), (8, 9), (20, 20))
+        view = View(Window(-2, 3, 8, 9), (8, 9), (20, 20))
         out = np.full((8, 9, 2), 77, np.uint8)
         got = read_pixels(PyramidReader([image]), view, Padding("constant", (1.0, 2.0)), (2, 0), out)
         assert got is out
@@ -114,7 +114,7 @@ class TestFullResolution:
         assert (got[:2] == (1, 2)).all()
 
     def test_a_wrong_number_of_padding_values(self):
-        view = view_window(Window(-2, 3, 8, 9), (8, 9), (20, 20))
+        view = View(Window(-2, 3, 8, 9), (8, 9), (20, 20))
         with pytest.raises(TargetError, match="2 values, but the image read has 3 channels"):
             read_pixels(PyramidReader([random_image(20, 20)]), view, Padding("constant", (1.0, 2.0)))
 
@@ -123,7 +123,7 @@ class TestFullResolution:
     )
     def test_reads_no_more_pixels_than_the_window_has(self, shape, y, x, h, w, mode):
         reader = PyramidReader([random_image(*shape)])
-        view = view_window(Window(y, x, h, w), (h, w), shape)
+        view = View(Window(y, x, h, w), (h, w), shape)
         read_pixels(reader, view, Padding(mode))
         assert reader.pixels_read <= h * w
 
@@ -133,7 +133,7 @@ class TestReduced:
         image = random_image(61, 47)
         half = halve(image)
         reader = PyramidReader([image, half, halve(half)])
-        view = view_window(Window(8, 4, 32, 24), (8, 6), (61, 47))
+        view = View(Window(8, 4, 32, 24), (8, 6), (61, 47))
         got = read_pixels(reader, view, Padding())
         np.testing.assert_array_equal(got, reader.arrays[2][2:10, 1:7])
         assert reader.pixels_read == 48
@@ -149,7 +149,7 @@ class TestReduced:
         """Each inside pixel is the exact mean of the real ground under it; the others hold the constant."""
         image = random_image(*shape, 1, dtype=np.float32)
         window = Window(y, x, size[0] + extra[0], size[1] + extra[1])
-        view = view_window(window, size, shape)
+        view = View(window, size, shape)
         got = read_pixels(PyramidReader([image]), view, Padding("constant", (-9.0,)))[..., 0]
         valid = read_valid(PyramidReader([image]), view)
 
@@ -185,7 +185,7 @@ class TestReduced:
         size = n * factor
         region = padded[130 + y : 130 + y + size, 130 + x : 130 + x + size]
         expected = region.reshape(n, factor, n, factor).mean((1, 3))
-        view = view_window(Window(y, x, size, size), (n, n), shape)
+        view = View(Window(y, x, size, size), (n, n), shape)
         got = read_pixels(PyramidReader([image]), view, Padding(mode))[..., 0]
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-3)
 
@@ -198,7 +198,7 @@ class TestReduced:
     def test_labels_are_the_same_from_a_pyramid_and_from_level_0(self, length, start, size, extra):
         """A stored label pyramid and level-0 sampling pick the very same level-0 pixels."""
         labels = np.arange(length, dtype=np.uint16).reshape(-1, 1, 1)
-        view = view_window(Window(start, 0, size + extra, 1 + extra), (size, 1), (length, 1))
+        view = View(Window(start, 0, size + extra, 1 + extra), (size, 1), (length, 1))
         if view.empty:
             return
         d = view.label_downsample
@@ -218,7 +218,7 @@ class TestReduced:
 
     def test_a_thumbnail_of_an_image_without_levels_is_read_in_bands(self, monkeypatch):
         image = random_image(400, 300)
-        view = view_window(Window(0, 0, 400, 300), (40, 30), (400, 300))
+        view = View(Window(0, 0, 400, 300), (40, 30), (400, 300))
         whole = read_pixels(PyramidReader([image]), view, Padding())
         monkeypatch.setattr(pixels, "BLOCK_BYTES", 20_000)
         reader = PyramidReader([image], [image[..., 0] > 50])
@@ -234,7 +234,7 @@ class TestReduced:
         image = random_image(400, 300)
         padded = np.pad(image, ((10, 0), (0, 0), (0, 0)), mode) if mode == "edge" else image
         window = Window(-10, 0, 410, 300) if mode == "edge" else Window(0, 0, 400, 300)
-        view = view_window(window, (1, 2), (400, 300))
+        view = View(window, (1, 2), (400, 300))
         expected = np.stack([padded[:, :150].mean((0, 1)), padded[:, 150:].mean((0, 1))])
         monkeypatch.setattr(pixels, "BLOCK_BYTES", 20_000)
         reader = PyramidReader([image])
@@ -247,7 +247,7 @@ class TestReduced:
             base = np.broadcast_to(np.zeros((1, 1, 1), np.uint8), (side, side, 1))
             levels = [base[:: 2**k, :: 2**k] for k in range(5)]
             reader = PyramidReader(levels)
-            view = view_window(Window(101, 103, 300, 300), (64, 64), (side, side))
+            view = View(Window(101, 103, 300, 300), (64, 64), (side, side))
             read_pixels(reader, view, Padding())
             touched.append(reader.pixels_read)
         assert len(set(touched)) == 1

@@ -612,7 +612,7 @@ class TestConcurrency:
         assert sampler.build().ok
         target = {"image_id": 10, "window": (0, 0, 50, 50)}
         before = sampler.load_sample(target).image
-        load, calls = sampler._load, []
+        load, calls = sampler._loader._read, []
 
         def overtaken(*args):
             calls.append(args)
@@ -624,5 +624,5 @@ class TestConcurrency:
             sampler.load_sample(target)
             raise ReadError("the file of the old entry is gone")
 
-        monkeypatch.setattr(sampler, "_load", overtaken)
+        monkeypatch.setattr(sampler._loader, "_read", overtaken)
         np.testing.assert_array_equal(sampler.load_sample(target).image, before)

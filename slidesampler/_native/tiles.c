@@ -183,7 +183,7 @@ static PyObject *raw_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     LevelObject *self = (LevelObject *)type->tp_alloc(type, 0);
     if (!self) return NULL;
     Py_buffer *pixels = &self->pixels;
-    if (PyObject_GetBuffer(array, pixels, PyBUF_STRIDED | PyBUF_FORMAT) < 0) {
+    if (PyObject_GetBuffer(array, pixels, PyBUF_STRIDED_RO | PyBUF_FORMAT) < 0) {
         Py_DECREF(self);
         return NULL;
     }

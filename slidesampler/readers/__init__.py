@@ -8,7 +8,7 @@ resamples. GDAL and OpenSlide are imported when the first file that needs them i
 from __future__ import annotations
 
 from slidesampler.readers.array import ArrayReader, register_array, registered_array, unregister_array
-from slidesampler.readers.base import Reader
+from slidesampler.readers.base import NativePart, NativeReader, Reader
 from slidesampler.readers.pool import ReaderPool
 from slidesampler.readers.spec import (
     ReaderSpec,
@@ -22,6 +22,8 @@ from slidesampler.readers.spec import (
 
 __all__ = [
     "ArrayReader",
+    "NativePart",
+    "NativeReader",
     "Reader",
     "ReaderPool",
     "ReaderSpec",

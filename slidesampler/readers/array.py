@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from slidesampler.errors import ReadError, SourceMissingError, UnsupportedSourceError
 from slidesampler.geometry import Window
 from slidesampler.models import Level
-from slidesampler.readers.base import check_channels, check_window, output_array
+from slidesampler.readers.base import NativePart, check_channels, check_window, output_array
 
 __all__ = [
     "ARRAY_SCHEME",
@@ -194,6 +194,20 @@ class ArrayReader:
         self._open()
         check_window(self.name, self.levels, window, level)
         return np.ones(window.shape, dtype=bool)
+
+    def native(self, level: int) -> NativePart | None:
+        """Return the array for the compiled reader, as :class:`.base.NativeReader` has it."""
+        assert level == 0
+        # Imported here: nothing else of this module needs a reader of files.
+        from slidesampler.readers.raw import raw_part
+
+        pixels = self._open()
+        return None if self._stretch else raw_part(pixels)
+
+    def native_valid(self, level: int) -> NativePart | None:
+        """Return None: an array has no mask of its own."""
+        del level
+        return None
 
     def close(self) -> None:
         """Let go of the array. Closing twice does nothing."""

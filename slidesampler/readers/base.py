@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,12 @@ from slidesampler.errors import ReadError
 from slidesampler.geometry import Window
 from slidesampler.models import Level
 
+if TYPE_CHECKING:
+    from slidesampler.readers.tile_index import TiledLevel
+
 __all__ = [
+    "NativePart",
+    "NativeReader",
     "Reader",
     "check_channels",
     "check_window",
@@ -91,6 +96,32 @@ class Reader(Protocol):
 
     def close(self) -> None:
         """Release the file. Closing twice does nothing; reading after it raises ReadError."""
+        ...
+
+
+class NativePart(NamedTuple):
+    """One level of a reader, or its valid mask, as the compiled reader takes it."""
+
+    tiled: TiledLevel
+    #: Which samples of the file are the channels.
+    samples: tuple[int, ...]
+    #: Told of every window, in pixels of the level, before it is read.
+    used: Callable[[Window], None] | None = None
+
+
+@runtime_checkable
+class NativeReader(Protocol):
+    """What a reader may have besides: batches are then read by the compiled reader, many windows in one call.
+
+    What it gives stays good after the reader has been closed or lent to somebody else, in this process.
+    """
+
+    def native(self, level: int) -> NativePart | None:
+        """Return where the pixels of a level lie; None where :meth:`Reader.read` has to be asked."""
+        ...
+
+    def native_valid(self, level: int) -> NativePart | None:
+        """Return where its valid mask lies, not 0 where valid; None where the reader has to be asked."""
         ...
 
 

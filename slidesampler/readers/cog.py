@@ -19,11 +19,11 @@ from slidesampler.readers._gdal_facts import channel_names, pixel_size_um
 from slidesampler.readers._gdal_io import GDAL_CODES, read_bands
 from slidesampler.readers._gdal_levels import LevelDatasets
 from slidesampler.readers._gdal_valid import ValidMask, split_alpha
-from slidesampler.readers.base import check_channels, check_window, output_array
+from slidesampler.readers.base import NativePart, check_channels, check_window, output_array
 from slidesampler.readers.forking import check_process
 from slidesampler.readers.gdal import stored_dtype
 from slidesampler.readers.paths import require_file
-from slidesampler.readers.tile_index import TileIndex
+from slidesampler.readers.tile_index import TiledLevel, TileIndex
 from slidesampler.readers.tile_read import read_tiles
 
 __all__ = ["CogReader"]
@@ -159,11 +159,29 @@ class CogReader:
             self._drop()
             raise
 
+    def native(self, level: int) -> NativePart | None:
+        """Return the tiles of a level, as :class:`.base.NativeReader` has it."""
+        self._check_open()
+        if self._tiles is None:
+            return None
+        return NativePart(self._tiled(level), tuple(band - 1 for band in self._bands))
+
+    def native_valid(self, level: int) -> NativePart | None:
+        """Return the tiles of a level's alpha channel or mask, as :class:`.base.NativeReader` has it."""
+        self._check_open()
+        if self._tiles is None or self._valid_sample is None:
+            return None
+        mask = self._valid_sample == 0
+        return NativePart(self._tiled(level, mask=mask), (0 if mask else self._valid_sample - 1,))
+
+    def _tiled(self, level: int, *, mask: bool = False) -> TiledLevel:
+        assert self._tiles is not None
+        return self._tiles.level(self.levels[level].height, self.levels[level].width, mask=mask)
+
     def _read_tiles(self, window: Window, level: int, bands: list[int], out: NDArray[Any]) -> None:
         """Fill ``out`` with bands, numbered from 1, or with the mask, number 0."""
-        assert self._tiles is not None
         mask = bands == [0]
-        tiled = self._tiles.level(self.levels[level].height, self.levels[level].width, mask=mask)
+        tiled = self._tiled(level, mask=mask)
         channels = (0,) if mask else tuple(band - 1 for band in bands)
         failed = read_tiles([tiled], _ONE, [window], channels, out[None])
         if failed is not None:

@@ -16,6 +16,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
+from functools import partial
 from typing import IO, Any
 
 import numpy as np
@@ -25,8 +26,9 @@ from slidesampler.errors import ReadError, UnsupportedSourceError
 from slidesampler.geometry import Window
 from slidesampler.models import Level
 from slidesampler.readers.array import copy_pixels, pixel_view
-from slidesampler.readers.base import check_channels, check_window, decimation_indices, output_array
+from slidesampler.readers.base import NativePart, check_channels, check_window, decimation_indices, output_array
 from slidesampler.readers.paths import require_file
+from slidesampler.readers.raw import raw_part
 
 __all__ = ["MAPPED_BYTES", "MappedPages", "NpyReader"]
 
@@ -118,6 +120,7 @@ class _NpyFile:
         self.dtype = probe.dtype.newbyteorder("=")
         self._mapping: mmap.mmap | None = None
         self._pixels: NDArray[Any] | None = None
+        self._part: NativePart | None = None
 
     def pixels(self) -> NDArray[Any]:
         """Return the mapped ``(H, W, C)`` array, checking that the file still is as long as it was."""
@@ -141,10 +144,19 @@ class _NpyFile:
             self._pixels = pixel_view(self.path, plain)
         return self._pixels
 
+    def part(self) -> NativePart | None:
+        """Return the pixels for the compiled reader."""
+        pixels = self.pixels()
+        if self._part is None:
+            self._part = raw_part(pixels, partial(self._book, self._mapping, pixels))
+        return self._part
+
     def book(self, window: Window) -> None:
         """Book the part of the map that a window lies in."""
-        pixels, mapping = self._pixels, self._mapping
-        assert pixels is not None
+        assert self._pixels is not None
+        self._book(self._mapping, self._pixels, window)
+
+    def _book(self, mapping: mmap.mmap | None, pixels: NDArray[Any], window: Window) -> None:
         assert mapping is not None
         step_y, step_x, step_c = pixels.strides
         start = self._offset + window.y * step_y + window.x * step_x
@@ -152,7 +164,7 @@ class _NpyFile:
         _PAGES.touch(mapping, start, start + last + pixels.itemsize)
 
     def close(self) -> None:
-        self._pixels = None
+        self._pixels = self._part = None
         if self._mapping is not None:
             _PAGES.forget(self._mapping)
             # A view that somebody still holds keeps the map alive; it goes when the view does.
@@ -241,9 +253,12 @@ class NpyReader:
         return masks
 
     def _check(self, window: Window, level: int) -> None:
+        self._check_open()
+        check_window(self.name, self.levels, window, level)
+
+    def _check_open(self) -> None:
         if self._closed:
             raise ReadError(f"{self.name}: the reader is closed")
-        check_window(self.name, self.levels, window, level)
 
     def read(
         self,
@@ -283,6 +298,17 @@ class NpyReader:
         y, x = int(rows[0]), int(cols[0])
         self._masks[0].book(Window(y, x, int(rows[-1]) - y + 1, int(cols[-1]) - x + 1))
         return found
+
+    def native(self, level: int) -> NativePart | None:
+        """Return the mapped pixels of a level, as :class:`.base.NativeReader` has it."""
+        self._check_open()
+        return None if self._stretch else self._images[level].part()
+
+    def native_valid(self, level: int) -> NativePart | None:
+        """Return the mapped mask of a level, as :class:`.base.NativeReader` has it."""
+        self._check_open()
+        mask = self._masks.get(level)
+        return None if mask is None else mask.part()
 
     def close(self) -> None:
         """Unmap the files. Closing twice does nothing."""

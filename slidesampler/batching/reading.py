@@ -1,0 +1,177 @@
+"""Plans the reading of a batch, image by image, and carries it out.
+
+Each image is looked up and its readers are borrowed once, and each window becomes a box of a level. Pixels,
+masks and valid masks of all images are then one call, without the interpreter's lock. What the compiled reader
+does not read (a window between two levels, a source in place, a mask that nobody has built) goes window by
+window as :class:`~slidesampler.loading.SampleLoader` does it, on the same number of threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slidesampler.batching.arrays import BatchArrays
+from slidesampler.batching.jobs import BatchJobs
+from slidesampler.geometry import Window
+from slidesampler.loading import SampleLoader, set_nodata
+from slidesampler.pixels import View, exact_labels, exact_level, pad_outside
+from slidesampler.readers import NativePart, Reader
+from slidesampler.sources import ImageSource
+from slidesampler.target import Target
+
+__all__ = ["read_batch"]
+
+
+def read_batch(loader: SampleLoader, targets: Sequence[Target], arrays: BatchArrays, threads: int) -> None:
+    """Fill the arrays with the windows of resolved targets."""
+    reading = _Reading(loader, targets, arrays)
+    order = sorted(range(len(targets)), key=lambda slot: targets[slot].image_id or 0)
+    for _, slots in groupby(order, key=lambda slot: targets[slot].image_id):
+        reading.plan_image(list(slots))
+    reading.jobs.run(threads)
+    _run_all(reading.reads, threads)
+    _run_all(reading.paints, threads)
+    for slot, target in enumerate(targets):
+        set_nodata(target, arrays.image[slot], arrays.layers["valid"][slot])
+
+
+def _run_all(tasks: list[Callable[[], None]], threads: int) -> None:
+    if len(tasks) > 1 and threads > 1:
+        with ThreadPoolExecutor(min(threads, len(tasks))) as pool:
+            # As a list: the first error is raised here.
+            list(pool.map(lambda task: task(), tasks))
+    else:
+        for task in tasks:
+            task()
+
+
+class _Levels:
+    """The levels of a borrowed reader that the compiled reader takes, each asked for once."""
+
+    def __init__(self, reader: Reader) -> None:
+        self.reader = reader
+        self._found: dict[tuple[int, bool], NativePart | None] = {}
+
+    def part(self, level: int, *, valid: bool = False) -> NativePart | None:
+        """Return a level, or its valid mask; None where the reader has to be asked window by window."""
+        if (level, valid) not in self._found:
+            # Looked up by name: to ask for the protocol takes longer than to open the level.
+            find = getattr(self.reader, "native_valid" if valid else "native", None)
+            self._found[level, valid] = None if find is None else find(level)
+        return self._found[level, valid]
+
+
+class _Reading:
+    """What is to be done for a batch."""
+
+    def __init__(self, loader: SampleLoader, targets: Sequence[Target], arrays: BatchArrays) -> None:
+        self._loader = loader
+        self._targets = targets
+        self._arrays = arrays
+        self._valid = arrays.layers["valid"]
+        # With an axis of channels, as the jobs want them; made once, since a job is known by its array.
+        self._planes = {name: layer[..., None] for name, layer in arrays.layers.items()}
+        self.jobs = BatchJobs()
+        #: Pixels that have to be read window by window.
+        self.reads: list[Callable[[], None]] = []
+        #: Layers that have to be made; they need to know what is valid.
+        self.paints: list[Callable[[], None]] = []
+
+    def plan_image(self, slots: list[int]) -> None:
+        """Enter the windows of one image."""
+        views = {}
+        for slot in slots:
+            source, views[slot] = self._loader.view(self._targets[slot])
+        with self._loader.pool.lease(source.spec) as reader:
+            levels = _Levels(reader)
+            for slot, view in views.items():
+                if not self._plan_pixels(levels, source, slot, view):
+                    self.reads.append(partial(self._read_pixels, source, slot, view))
+        self._plan_layers(source, views)
+
+    def _plan_pixels(self, levels: _Levels, source: ImageSource, slot: int, view: View) -> bool:
+        """Enter the pixels of a window, and which are valid; False where its reader has to be asked."""
+        target, image = self._targets[slot], self._arrays.image
+        if not np.can_cast(source.dtype, image.dtype, "safe"):
+            return False
+        if not view.full and (target.padding.mode != "constant" or not view.at_full_resolution):
+            return False
+        found = exact_level(levels.reader, view)
+        part = None if found is None else levels.part(found[0])
+        if found is None or part is None:
+            return False
+        if source.has_valid:
+            valid = levels.part(0, valid=True)
+            if valid is None or not view.at_full_resolution:
+                return False
+            self._valid[slot] = False
+            if not view.empty:
+                self._add(valid, view.window, self._planes["valid"], slot, levels.reader, view)
+        else:
+            self._valid[slot] = True if view.full else view.inside()
+        if not view.full:
+            pad_outside(image[slot], target.padding)
+        if not view.empty:
+            channels = self._loader.channels(target, source)
+            samples = None if channels is None else tuple(part.samples[i] for i in channels)
+            self._add(part, found[1], image, slot, levels.reader, view, samples)
+        return True
+
+    def _add(
+        self,
+        part: NativePart,
+        window: Window,
+        out: NDArray[Any],
+        slot: int,
+        reader: Reader,
+        view: View,
+        samples: tuple[int, ...] | None = None,
+    ) -> None:
+        inside = view.rows, view.cols
+        self.jobs.add(part, window, out, slot, reader.name, samples=samples, inside=inside)
+
+    def _read_pixels(self, source: ImageSource, slot: int, view: View) -> None:
+        image, valid = self._loader.read_pixels(self._targets[slot], source, view)
+        self._arrays.image[slot] = image
+        self._valid[slot] = valid
+
+    def _plan_layers(self, source: ImageSource, views: dict[int, View]) -> None:
+        """Enter masks and instances where a label layer holds them; else they are painted later."""
+        stored = self._loader.sources.label_readers(source)
+        for name, paint, spec, outside in (
+            ("mask", self._paint_mask, stored.labels, self._loader.manifest.class_map.ignore),
+            ("instances", self._paint_instances, stored.instances, 0),
+        ):
+            out = self._planes.get(name)
+            if out is None:
+                continue
+            if spec is None:
+                self.paints.extend(partial(paint, source, slot, view) for slot, view in views.items())
+                continue
+            with self._loader.pool.lease(spec) as reader:
+                levels = _Levels(reader)
+                for slot, view in views.items():
+                    if not view.full:
+                        out[slot] = outside
+                    if view.empty:
+                        continue
+                    found = exact_labels(reader, view)
+                    part = None if found is None else levels.part(found[0])
+                    if found is None or part is None or part.tiled.dtype != out.dtype:
+                        self.paints.append(partial(paint, source, slot, view))
+                    else:
+                        self._add(part, found[1], out, slot, reader, view)
+
+    def _paint_mask(self, source: ImageSource, slot: int, view: View) -> None:
+        self._arrays.layers["mask"][slot] = self._loader.layers.mask(source, view, self._valid[slot])
+
+    def _paint_instances(self, source: ImageSource, slot: int, view: View) -> None:
+        made = self._loader.layers.instances(source, view, self._valid[slot])
+        self._arrays.layers["instances"][slot] = made
