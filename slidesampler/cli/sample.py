@@ -64,6 +64,12 @@ def sample(
     size: Annotated[str, typer.Option(help="Output pixels: 256, or HEIGHT,WIDTH.", metavar="PIXELS")] = "256",
     downsample: Annotated[float | None, typer.Option(min=1.0, help="Level-0 pixels per output pixel.")] = None,
     mpp: Annotated[float | None, typer.Option(help="Micrometres per output pixel.")] = None,
+    snap: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Windows start at multiples of this many output pixels, so that fewer tiles are read."
+        ),
+    ] = None,
     only_images: Annotated[
         list[str] | None,
         typer.Option(help="Image ids, separated by commas; can be given again.", metavar="IDS"),
@@ -130,6 +136,7 @@ def sample(
         "source": source,
         "downsample": downsample,
         "mpp": mpp,
+        "snap": snap,
         "image_ids": parse_ids(only_images),
         "pos_fraction": pos_fraction,
         "categories": ",".join(categories).split(",") if categories else None,

@@ -41,6 +41,9 @@ class BalancedSource(MixtureSource):
         All images where None.
     downsample, mpp : float, optional
         Output pixel size, in level-0 pixels or in micrometres.
+    snap : int or (int, int), optional
+        Windows start at multiples of this many output pixels, so that fewer tiles are read for each; anywhere
+        where None. Both sources take it.
     how : Target or mapping, optional
         ``channels``, ``dtype``, ``nodata``, ``padding`` of every target.
 
@@ -74,6 +77,7 @@ class BalancedSource(MixtureSource):
         image_ids: Iterable[int] | None = None,
         downsample: float | None = None,
         mpp: float | None = None,
+        snap: int | tuple[int, int] | None = None,
         how: Target | Mapping[str, Any] | None = None,
     ) -> None:
         weights = _weights(pos_fraction)
@@ -84,7 +88,15 @@ class BalancedSource(MixtureSource):
             wanted = None if counts is None else max(1, counts[0])
             made.append(
                 PositiveSource(
-                    sampler, size, wanted, seed, image_ids=ids, downsample=downsample, mpp=mpp, how=how
+                    sampler,
+                    size,
+                    wanted,
+                    seed,
+                    image_ids=ids,
+                    downsample=downsample,
+                    mpp=mpp,
+                    snap=snap,
+                    how=how,
                 )
             )
         if counts is None:
@@ -96,7 +108,15 @@ class BalancedSource(MixtureSource):
             wanted = max(1, counts[1])
             made.append(
                 NegativeSource(
-                    sampler, size, wanted, seed, image_ids=ids, downsample=downsample, mpp=mpp, how=how
+                    sampler,
+                    size,
+                    wanted,
+                    seed,
+                    image_ids=ids,
+                    downsample=downsample,
+                    mpp=mpp,
+                    snap=snap,
+                    how=how,
                 )
             )
         # A source of weight 0 is never asked, so any will do where there is only one.

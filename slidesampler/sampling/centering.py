@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from functools import cached_property
 from typing import NamedTuple
 
 from slidesampler.geometry import start_from_center
 from slidesampler.rng import Draws
+from slidesampler.sampling.base import SourceSampler
+from slidesampler.sampling.shape import WindowShape
+from slidesampler.sampling.snap import held_start
 from slidesampler.sampling.windows import WindowSource
 
-__all__ = ["CenteredSource", "Frame", "pushed_inside", "start_around"]
+__all__ = ["CenteredSource", "Frame", "pushed_inside", "start_around", "start_with_middle"]
 
 
 class Frame(NamedTuple):
@@ -21,10 +25,20 @@ class Frame(NamedTuple):
     lengths: tuple[int, int]
     #: Of a window.
     extents: tuple[int, int]
+    #: Windows start at multiples of these; 1 where they start anywhere.
+    steps: tuple[int, int]
 
 
 class CenteredSource(WindowSource):
     """Base of sources that draw windows around places."""
+
+    def __init__(
+        self, sampler: SourceSampler, shape: WindowShape, image_ids: Iterable[int] | None = None
+    ) -> None:
+        super().__init__(sampler, shape, image_ids)
+        if shape.snap is not None and shape.mpp is not None:
+            # A resolution that a snap does not suit is found out now, not when a window of it is drawn.
+            shape.steps(sampler, [one for one in self._ids if sampler.image_record(one).mpp is not None])
 
     @cached_property
     def _ids(self) -> list[int]:
@@ -44,7 +58,7 @@ class CenteredSource(WindowSource):
         return {}
 
     @cached_property
-    def _extents(self) -> dict[tuple[float, float], tuple[int, int]]:
+    def _measures(self) -> dict[tuple[float, float], tuple[tuple[int, int], tuple[int, int]]]:
         return {}
 
     def _frame(self, image: int) -> Frame:
@@ -56,24 +70,25 @@ class CenteredSource(WindowSource):
         frame = self._frames.get(image)
         if frame is None:
             image_id, (lengths, mpp) = self._ids[image], self._facts[image]
-            frame = Frame(
-                image_id,
-                lengths or self.sampler.image_shape(image_id)[:2],
-                self._extent(image_id, mpp),
-            )
+            lengths = lengths or self.sampler.image_shape(image_id)[:2]
+            frame = Frame(image_id, lengths, *self._measure(image_id, mpp))
             self._frames[image] = frame
         return frame
 
-    def _extent(self, image_id: int, mpp: tuple[float, float] | None) -> tuple[int, int]:
-        # Windows are equally large wherever the resolution is, and everywhere where it does not matter.
+    def _measure(
+        self, image_id: int, mpp: tuple[float, float] | None
+    ) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Return the extents and the steps of an image's windows."""
+        # They are the same wherever the resolution is, and everywhere where it does not matter.
         key = (0.0, 0.0) if self.shape.mpp is None else mpp
-        extent = None if key is None else self._extents.get(key)
-        if extent is None:
+        found = None if key is None else self._measures.get(key)
+        if found is None:
             height, width = self.shape.extents(self.sampler, [image_id])[0].tolist()
-            extent = height, width
+            step_y, step_x = self.shape.steps(self.sampler, [image_id])[0].tolist()
+            found = (height, width), (step_y, step_x)
             if key is not None:
-                self._extents[key] = extent
-        return extent
+                self._measures[key] = found
+        return found
 
     def _areas(self) -> list[int] | None:
         """Return the area of each image of ``_ids``; None where the manifest leaves a size out."""
@@ -82,7 +97,13 @@ class CenteredSource(WindowSource):
 
 
 def start_around(
-    draws: Draws, center: float, length: int, extent: int, jitter: int = 0, allow_border: bool = True
+    draws: Draws,
+    center: float,
+    length: int,
+    extent: int,
+    jitter: int = 0,
+    allow_border: bool = True,
+    step: int = 1,
 ) -> int:
     """Return the first pixel, along one axis, of a window around a place.
 
@@ -100,6 +121,9 @@ def start_around(
     allow_border : bool
         Whether the window may overhang the image. Where not, it is pushed back into it; where the image is
         shorter than the window, so that the image lies wholly inside the window.
+    step : int
+        Last of all it is moved to the nearest multiple of this that keeps the pixel inside the window; see
+        :func:`slidesampler.sampling.snap.held_start`.
 
     Examples
     --------
@@ -115,7 +139,33 @@ def start_around(
     lowest = held - extent + 1
     start = min(max(start_from_center(center, extent), lowest), held)
     start = draws.between(max(start - jitter, lowest), min(start + jitter, held))
-    return start if allow_border else pushed_inside(start, length, extent)
+    start = start if allow_border else pushed_inside(start, length, extent)
+    return held_start(start, held, length, extent, step, allow_border=allow_border)
+
+
+def start_with_middle(pixel: int, length: int, extent: int, step: int = 1, *, allow_border: bool = True) -> int:
+    """Return the first pixel, along one axis, of a window with a pixel in its middle: the ``extent // 2``-th.
+
+    Parameters
+    ----------
+    pixel : int
+        Of the image.
+    length, extent : int
+        Pixels of the image and of the window.
+    step, allow_border
+        As :func:`start_around` takes them; the pixel stays in the window, though not in its middle.
+
+    Examples
+    --------
+    >>> [start_with_middle(90, 100, 32, allow_border=border) for border in (True, False)]
+    [74, 68]
+    >>> [start_with_middle(pixel, 100, 32, 16) for pixel in (23, 24, 39, 40)]
+    [0, 16, 16, 32]
+    """
+    start = pixel - extent // 2
+    if not allow_border:
+        start = pushed_inside(start, length, extent)
+    return held_start(start, pixel, length, extent, step, allow_border=allow_border)
 
 
 def pushed_inside(start: int, length: int, extent: int) -> int:

@@ -16,9 +16,10 @@ from slidesampler.geometry import Window
 from slidesampler.sampling.base import SourceSampler
 from slidesampler.sampling.categories import Words, foreground_categories
 from slidesampler.sampling.permutation import Permutation
-from slidesampler.sampling.pieces import LeftOut, Pieces, cut_into_pieces
+from slidesampler.sampling.pieces import Frames, LeftOut, Pieces, cut_into_pieces
 from slidesampler.sampling.set_cover import cover_rectangles, harmonic_number, independent_rectangles
 from slidesampler.sampling.shape import WindowShape, image_sizes
+from slidesampler.sampling.snap import snapped
 from slidesampler.sampling.windows import WindowSource, checked_count
 from slidesampler.target import Target
 
@@ -75,10 +76,10 @@ class CoverageSource(WindowSource):
     The area is that of the shape inside the image: of the polygon less its holes, of the mask, of the box.
 
     Windows are found image by image: the one that holds most of what is not yet covered is chosen, again and
-    again ("greedy set cover"), and then moved so that what it is the first to hold lies in its middle. It lies
-    inside the image where that is large enough. The number of windows is at most ``H(d) = 1 + 1/2 + ... + 1/d``
-    times the fewest possible, where ``d`` is the most pieces that a window holds; :attr:`report` says how far
-    from the fewest it can be at most, which is mostly far less.
+    again ("greedy set cover"), and then moved so that what it is the first to hold lies in its middle (as near
+    to it as ``snap`` allows). It lies inside the image where that is large enough. The number of windows is at
+    most ``H(d) = 1 + 1/2 + ... + 1/d`` times the fewest possible, where ``d`` is the most pieces that a window
+    holds; :attr:`report` says how far from the fewest it can be at most, which is mostly far less.
 
     Parameters
     ----------
@@ -101,6 +102,10 @@ class CoverageSource(WindowSource):
         All images where None.
     downsample, mpp : float, optional
         Output pixel size, in level-0 pixels or in micrometres.
+    snap : int or (int, int), optional
+        Windows start at multiples of this many output pixels (at most ``size``), so that fewer tiles are read
+        for each; or end where the image ends. Anywhere where None. An object that no such window holds is
+        treated as one larger than a window: several hold it together.
     how : Target or mapping, optional
         ``channels``, ``dtype``, ``nodata``, ``padding`` of every target.
 
@@ -147,9 +152,10 @@ class CoverageSource(WindowSource):
         image_ids: Iterable[int] | None = None,
         downsample: float | None = None,
         mpp: float | None = None,
+        snap: int | tuple[int, int] | None = None,
         how: Target | Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(sampler, WindowShape.of(size, downsample, mpp, how), image_ids)
+        super().__init__(sampler, WindowShape.of(size, downsample, mpp, how, snap), image_ids)
         if isinstance(min_fraction, str | bool) or not 0 < min_fraction <= 1:
             raise TargetError(f"min_fraction must be above 0 and at most 1, got {min_fraction!r}")
         self.max_windows = None if max_windows is None else checked_count(max_windows)
@@ -201,11 +207,11 @@ class CoverageSource(WindowSource):
     @cached_property
     def report(self) -> CoverageReport:
         """How many windows there are, and how many there would have to be at least."""
-        solution, extents = self._solution, self._table.extents
+        solution = self._solution
         boxes = np.split(solution.pieces.boxes, _starts(solution.pieces.image)[1:])
         images = solution.pieces.image[_starts(solution.pieces.image)]
         bounds = [
-            independent_rectangles(some, extents[image])
+            independent_rectangles(*self._frames.places(image, some)[:2])
             for image, some in zip(images.tolist(), boxes, strict=True)
         ]
         return CoverageReport(
@@ -227,17 +233,23 @@ class CoverageSource(WindowSource):
         return _Table(ids, extents, *places.T.tolist())
 
     @cached_property
+    def _frames(self) -> Frames:
+        ids, shape = self._images.ids(self.sampler), self.shape
+        return Frames(
+            image_sizes(self.sampler, ids), shape.extents(self.sampler, ids), shape.steps(self.sampler, ids)
+        )
+
+    @cached_property
     def _solution(self) -> _Solution:
         ids = self._images.ids(self.sampler)
-        sizes, extents = image_sizes(self.sampler, ids), self.shape.extents(self.sampler, ids)
-        pieces = cut_into_pieces(self.sampler, ids, sizes, extents, self._wanted, self.min_fraction)
+        pieces = cut_into_pieces(self.sampler, ids, self._frames, self._wanted, self.min_fraction)
         if not len(pieces.boxes):
             scope = "the manifest" if self._images.everything else "the images given"
             raise SamplingError(
                 f"{scope} has no object to cover ({len(pieces.left_out)} annotations are without class, empty "
                 "or outside their image); use GridSource for images without annotations"
             )
-        return _solve(pieces, sizes, extents, self.max_windows)
+        return _solve(pieces, self._frames, self.max_windows)
 
 
 class _Table(NamedTuple):
@@ -266,15 +278,14 @@ def _starts(image: _Ints) -> _Ints:
     return np.flatnonzero(np.diff(image, prepend=-1))
 
 
-def _solve(pieces: Pieces, sizes: _Ints, extents: _Ints, max_windows: int | None) -> _Solution:
+def _solve(pieces: Pieces, frames: Frames, max_windows: int | None) -> _Solution:
     firsts = _starts(pieces.image)
     held_by = np.empty(len(pieces.boxes), np.int64)
     gains: list[_Ints] = []
     count, largest, complete = 0, 0, True
     for first, last in zip(firsts.tolist(), [*firsts[1:].tolist(), len(held_by)], strict=True):
         image = int(pieces.image[first])
-        (height, width), (rows, columns) = extents[image].tolist(), sizes[image].tolist()
-        cover = cover_rectangles(pieces.boxes[first:last], (height, width), (rows, columns))
+        cover = cover_rectangles(*frames.places(image, pieces.boxes[first:last]))
         held_by[first:last] = count + cover.held_by
         gains.append(cover.gains)
         count += len(cover.gains)
@@ -286,20 +297,26 @@ def _solve(pieces: Pieces, sizes: _Ints, extents: _Ints, max_windows: int | None
         kept[np.argsort(-np.concatenate(gains), kind="stable")[max_windows:]] = False
     covered = np.ones(len(pieces.annot_ids), np.bool_)
     covered[pieces.object[~kept[held_by]]] = False
-    places = _centred(pieces, held_by, sizes, extents)[kept]
+    places = _centred(pieces, held_by, frames)[kept]
     places = places[np.lexsort(places.T[::-1])]
     return _Solution(pieces, places, covered, count, largest, complete)
 
 
-def _centred(pieces: Pieces, held_by: _Ints, sizes: _Ints, extents: _Ints) -> _Ints:
+def _centred(pieces: Pieces, held_by: _Ints, frames: Frames) -> _Ints:
     """Return each window's image and start, so that what it is the first to hold lies in its middle."""
     order = np.argsort(held_by, kind="stable")
     firsts = _starts(held_by[order])
     image = pieces.image[order][firsts]
     low = np.minimum.reduceat(pieces.boxes[order, :2], firsts)
     high = np.maximum.reduceat(pieces.boxes[order, 2:], firsts)
-    extent = extents[image]
-    start = np.clip((low + high - extent) // 2, 0, np.maximum(sizes[image] - extent, 0))
+    extent, step = frames.extents[image], frames.steps[image]
+    last = np.maximum(frames.sizes[image] - extent, 0)
+    start = np.clip((low + high - extent) // 2, 0, last)
+    # What a window has to hold leaves it these starts; one of them at least is on the lattice.
+    lowest, highest = np.maximum(high - extent, 0), np.minimum(low, last)
+    for at in np.argwhere(step > 1).tolist():
+        one = tuple(at)
+        start[one] = snapped(*(int(column[one]) for column in (start, lowest, highest, step)))
     return np.column_stack([image, start])
 
 

@@ -21,8 +21,9 @@ from slidesampler.sampling.grid_kept import KeptPositions
 from slidesampler.sampling.grid_regions import IndexRegion, MaskRegion, Region
 from slidesampler.sampling.grid_roi import Roi, parse_roi
 from slidesampler.sampling.grid_rule import KINDS, Condition, GridFilter, TileRule, checked_share
+from slidesampler.sampling.pairs import checked_pair
 from slidesampler.sampling.shape import WindowShape, image_sizes
-from slidesampler.sampling.windows import WindowSource, checked_index, checked_pair
+from slidesampler.sampling.windows import WindowSource, checked_index
 from slidesampler.target import Target
 
 __all__ = ["GridSource"]

@@ -17,7 +17,7 @@ from slidesampler.geometry import Window
 from slidesampler.rng import Draws
 from slidesampler.sampling.base import SourceSampler
 from slidesampler.sampling.categories import Words, foreground_classes
-from slidesampler.sampling.centering import pushed_inside
+from slidesampler.sampling.centering import start_with_middle
 from slidesampler.sampling.choice import WeightedChoice
 from slidesampler.sampling.draw_record import DrawRecord
 from slidesampler.sampling.map_files import WeightMaps
@@ -91,6 +91,10 @@ class NegativeSource(WindowSource):
         All images where None; those that have a map, where ``maps`` is a mapping.
     downsample, mpp : float, optional
         Output pixel size, in level-0 pixels or in micrometres.
+    snap : int or (int, int), optional
+        Windows start at multiples of this many output pixels (at most ``size``), so that fewer tiles are read
+        for each: see :mod:`slidesampler.sampling.snap`. Anywhere where None. A proposal
+        is moved there before it is judged, and still holds the pixel that was drawn.
     how : Target or mapping, optional
         ``channels``, ``dtype``, ``nodata``, ``padding`` of every target.
 
@@ -138,6 +142,7 @@ class NegativeSource(WindowSource):
         image_ids: Iterable[int] | None = None,
         downsample: float | None = None,
         mpp: float | None = None,
+        snap: int | tuple[int, int] | None = None,
         how: Target | Mapping[str, Any] | None = None,
     ) -> None:
         if image_ids is None and isinstance(maps, Mapping):
@@ -145,7 +150,7 @@ class NegativeSource(WindowSource):
                 *(one for one in sampler.image_ids if one in maps),
                 *(set(maps) - set(sampler.image_ids)),
             ]
-        super().__init__(sampler, WindowShape.of(size, downsample, mpp, how), image_ids)
+        super().__init__(sampler, WindowShape.of(size, downsample, mpp, how, snap), image_ids)
         if operator.index(max_tries) < 1:
             raise ValueError(f"max_tries must be at least 1, got {max_tries}")
         self.seed = operator.index(seed)
@@ -179,6 +184,7 @@ class NegativeSource(WindowSource):
                 image_ids=left,
                 downsample=downsample,
                 mpp=mpp,
+                snap=snap,
             )
         )
 
@@ -248,12 +254,11 @@ class NegativeSource(WindowSource):
         place, slot = table.foreground.place, table.foreground.tissue_slot
         image = choice.draw(draws)
         while True:
-            row, (height, width) = table.rows[image], table.extents[image]
+            row, (height, width), (step_y, step_x) = table.rows[image], table.extents[image], table.steps[image]
+            length_y, length_x = table.lengths[image]
             y, x = place(row, slot, draws.below(table.tissue[image]))
-            y, x = y - height // 2, x - width // 2
-            if not self.allow_border:
-                length_y, length_x = table.lengths[image]
-                y, x = pushed_inside(y, length_y, height), pushed_inside(x, length_x, width)
+            y = start_with_middle(y, length_y, height, step_y, allow_border=self.allow_border)
+            x = start_with_middle(x, length_x, width, step_x, allow_border=self.allow_border)
             yield table.ids[image], row, Window(y, x, height, width)
             if self._each_try_anew:
                 image = choice.draw(draws)
@@ -335,6 +340,7 @@ class NegativeSource(WindowSource):
             self.limits,
             allow_border=self.allow_border,
             around_tissue=self._around_tissue,
+            centred=self.shape.snap is None,
         )
         possible = np.ones(len(ids), np.bool_)
         possible[list(impossible)] = False
@@ -345,6 +351,7 @@ class NegativeSource(WindowSource):
             rows=rows.tolist(),
             lengths=index.sizes[rows].tolist(),
             extents=extents.tolist(),
+            steps=self.shape.steps(self.sampler, ids).tolist(),
             tissue=tissue.tolist(),
             weights=weights,
             impossible={ids[at]: impossible[at] for at in sorted(impossible)},
@@ -361,6 +368,8 @@ class _ImageTable(NamedTuple):
     lengths: list[list[int]]
     #: Of a window.
     extents: list[list[int]]
+    #: Windows start at multiples of these.
+    steps: list[list[int]]
     #: Pixels of tissue.
     tissue: list[int]
     weights: NDArray[np.float64]

@@ -32,6 +32,7 @@ def prove_impossible(
     *,
     allow_border: bool,
     around_tissue: bool = True,
+    centred: bool = True,
 ) -> dict[int, str]:
     """Return why images cannot have a negative window, by their position in ``rows``.
 
@@ -50,7 +51,9 @@ def prove_impossible(
     allow_border : bool
         Whether windows may overhang the image.
     around_tissue : bool
-        Whether the pixel in the middle of every window is tissue, and so valid.
+        Whether a pixel of every window is tissue, and so valid.
+    centred : bool
+        Whether the pixel in the middle of every window is of the image; else any one is.
     """
     sizes, pixels = index.sizes[rows], index.pixels[rows]
     areas = extents.prod(axis=1)
@@ -79,9 +82,18 @@ def prove_impossible(
     found(valid - foreground < needed.free * (1 - _ROUNDING), text, foreground, valid)
     share = foreground / np.maximum(np.minimum(valid, tissue), 1)
     for at in _worth_a_look(index, rows, extents, limits, share, reasons):
-        if not _has_room(index, int(rows[at]), extents[at].tolist(), limits, allow_border, around_tissue):
+        edges = _Edges(allow_border, centred)
+        if not _has_room(index, int(rows[at]), extents[at].tolist(), limits, edges, around_tissue):
             reasons[at] = "wherever a window lies, it holds too much foreground, or too little that is valid"
     return reasons
+
+
+class _Edges(NamedTuple):
+    """How far windows may overhang the image."""
+
+    allow_border: bool
+    #: Whether the pixel in the middle of a window is of the image; else any one is.
+    centred: bool
 
 
 class _Needed(NamedTuple):
@@ -132,7 +144,7 @@ def _has_room(
     row: int,
     extent: Sequence[int],
     limits: NegativeLimits,
-    allow_border: bool,
+    edges: _Edges,
     around_tissue: bool,
 ) -> bool:
     """Return False where the counts a cell leave no place for a negative window."""
@@ -143,8 +155,8 @@ def _has_room(
     inside_y = np.minimum(cell, height - np.arange(0, height, cell))
     inside_x = np.minimum(cell, width - np.arange(0, width, cell))
     full = (foreground == inside_y[:, None] * inside_x).astype(np.int64)
-    ys = _axis_places(height, extent[0], cell, allow_border=allow_border)
-    xs = _axis_places(width, extent[1], cell, allow_border=allow_border)
+    ys = _axis_places(height, extent[0], cell, edges)
+    xs = _axis_places(width, extent[1], cell, edges)
     # At most: what the cells hold that a window touches. At least: what those hold that lie in it.
     area = extent[0] * extent[1]
     planes = np.stack((valid, tissue, valid - foreground, full))
@@ -189,13 +201,14 @@ class _Places(NamedTuple):
     held: NDArray[np.int64]
 
 
-def _axis_places(length: int, extent: int, cell: int, *, allow_border: bool) -> _Places:
+def _axis_places(length: int, extent: int, cell: int, edges: _Edges) -> _Places:
     """Return the kinds of windows along an axis: those of one kind touch the same cells."""
     slack = length - extent
     lowest, highest = min(slack, 0), max(slack, 0)
-    if allow_border:
-        # The middle pixel is anywhere in the image.
-        lowest, highest = min(lowest, -(extent // 2)), max(highest, length - 1 - extent // 2)
+    if edges.allow_border:
+        # The pixel in the middle, or any pixel of the window, is anywhere in the image.
+        first_of, last_of = (extent // 2, extent // 2) if edges.centred else (0, extent - 1)
+        lowest, highest = min(lowest, -last_of), max(highest, length - 1 - first_of)
     first = np.arange(lowest // cell, highest // cell + 1)
     begins, ends = np.maximum(first * cell, lowest), np.minimum(first * cell + cell - 1, highest)
     # Within a cell the last touched one changes once: where the window's last pixel enters the next one.

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from slidesampler.annotations.tiles import tile_shape, trimmed_boxes
 from slidesampler.models import NO_CATEGORY
 from slidesampler.sampling.base import SourceSampler
+from slidesampler.sampling.snap import can_be_held, cut_lines, in_places
 from slidesampler.shapes import ShapeKind, Shapes
 
-__all__ = ["LeftOut", "Pieces", "cut_into_pieces"]
+__all__ = ["Frames", "LeftOut", "Pieces", "cut_into_pieces"]
 
 _Ints = NDArray[np.int64]
 
@@ -60,6 +61,38 @@ class Pieces(NamedTuple):
     left_out: tuple[LeftOut, ...]
 
 
+class Frames(NamedTuple):
+    """Images, and the windows that may be cut from each; all int64 ``(images, 2)``, level-0 pixels, ``(y, x)``.
+
+    Parameters
+    ----------
+    sizes : of the image
+    extents : of a window
+    steps
+        Windows start at multiples of these, see :mod:`slidesampler.sampling.snap`; 1 for anywhere.
+    """
+
+    sizes: _Ints
+    extents: _Ints
+    steps: _Ints
+
+    def places(self, image: int, boxes: _Ints) -> tuple[_Ints, tuple[int, int], tuple[int, int]]:
+        """Return boxes, extent and length as :func:`cover_rectangles` takes them, counted in places.
+
+        Parameters
+        ----------
+        image : int
+            Position of the image.
+        boxes : int64 (n, 4)
+            ``(y0, x0, y1, x1)``, each held by one of the image's windows at least.
+        """
+        y, x = (
+            in_places(boxes[:, axis], boxes[:, axis + 2], *(int(column[image, axis]) for column in self))
+            for axis in (0, 1)
+        )
+        return np.stack([y.low, x.low, y.high, x.high], 1), (y.extent, x.extent), (y.length, x.length)
+
+
 class _Columns(NamedTuple):
     """Annotations that were asked for, of all images."""
 
@@ -74,8 +107,7 @@ class _Columns(NamedTuple):
 def cut_into_pieces(
     sampler: SourceSampler,
     image_ids: Sequence[int],
-    sizes: _Ints,
-    extents: _Ints,
+    frames: Frames,
     wanted: frozenset[int] | None,
     min_fraction: float,
 ) -> Pieces:
@@ -85,14 +117,15 @@ def cut_into_pieces(
     ----------
     sampler : SourceSampler
     image_ids : sequence of int
-    sizes, extents : int64 (images, 2)
-        Height and width of each image, and of a window there; level-0 pixels.
+    frames : Frames
+        Of these images.
     wanted : frozenset of int, or None
         Categories; all that are drawn as a class where None.
     min_fraction : float
-        In ``(0, 1]``. An object whose box fits into a window is one piece, and a window that holds the piece
-        holds that fraction of the object's area. A larger one is cut into equal tiles of at most a window; the
-        tiles that hold least of it are left away as long as the others hold that fraction.
+        In ``(0, 1]``. An object whose box fits into a window, wherever windows may start, is one piece, and a
+        window that holds the piece holds that fraction of the object's area. Any other is cut into tiles that
+        each fit into one, equal ones where windows may start anywhere; the tiles that hold least of it are left
+        away as long as the others hold that fraction.
     """
     slices = [sampler.manifest.shapes_of(image_id) for image_id in image_ids]
     columns, left_out = _objects(sampler, image_ids, slices, wanted)
@@ -101,18 +134,22 @@ def cut_into_pieces(
     low = np.floor(columns.boxes[:, 1::-1]).astype(np.int64)
     high = columns.boxes[:, :1:-1]
     high = np.where(closed, np.floor(high) + 1, np.ceil(high)).astype(np.int64)
-    size, extent = sizes[columns.image], extents[columns.image]
+    size, extent, step = (column[columns.image] for column in frames)
     # A polygon whose lobes cancel out has an area of 0 and pixels all the same; its tiles tell.
     within = ((low >= 0) & (high <= size)).all(axis=1) & ((columns.areas > 0) | closed[:, 0])
     boxes = np.concatenate([np.maximum(low, 0), np.minimum(high, size)], axis=1)
     inside = np.all(boxes[:, 2:] > boxes[:, :2], axis=1)
-    fits = ((boxes[:, 2:] - boxes[:, :2]) <= extent).all(axis=1)
+    fits = can_be_held(boxes[:, :2], boxes[:, 2:], size, extent, step).all(axis=1)
     simple = np.flatnonzero(inside & within & fits)
     if min_fraction < 1:
         boxes[simple] = _trimmed(slices, columns, simple, (1 - min_fraction) / 2)
     found = [(simple, boxes[simple])]
     for one in np.flatnonzero(inside & ~(within & fits)).tolist():
-        tiles = _tiles(slices[columns.image[one]], int(columns.row[one]), boxes[one], extent[one], min_fraction)
+        shapes, row = slices[columns.image[one]], int(columns.row[one])
+        low_y, low_x, high_y, high_x = boxes[one].tolist()
+        y, x = zip(size[one].tolist(), extent[one].tolist(), step[one].tolist(), strict=True)
+        lines = cut_lines(low_y, high_y, *y), cut_lines(low_x, high_x, *x)
+        tiles = _tiles(shapes, row, lines, min_fraction)
         inside[one] = len(tiles) > 0
         found.append((np.full(len(tiles), one), tiles))
     left_out += [
@@ -190,12 +227,9 @@ def _trimmed(slices: Sequence[Shapes], columns: _Columns, some: _Ints, share: fl
     )
 
 
-def _tiles(shapes: Shapes, row: int, box: _Ints, extent: _Ints, min_fraction: float) -> _Ints:
-    """Return the tiles of one object that together hold a fraction of what the image has of it."""
-    sides = box[2:] - box[:2]
-    counts = -(-sides // extent)
-    ys, xs = (box[axis] + sides[axis] * np.arange(counts[axis] + 1) // counts[axis] for axis in (0, 1))
-    boxes, areas = tile_shape(shapes, row, ys, xs)
+def _tiles(shapes: Shapes, row: int, lines: tuple[_Ints, _Ints], min_fraction: float) -> _Ints:
+    """Return the tiles of one object, between lines, that together hold a fraction of it."""
+    boxes, areas = tile_shape(shapes, row, *lines)
     if min_fraction == 1 or not len(areas):
         return boxes
     order = np.argsort(-areas, kind="stable")

@@ -19,10 +19,11 @@ from slidesampler.sampling.centering import CenteredSource, start_around
 from slidesampler.sampling.choice import WeightedChoice
 from slidesampler.sampling.class_rule import ClassRule, ClassWeights
 from slidesampler.sampling.objects import AnnotObjects, Objects, PixelObjects
+from slidesampler.sampling.pairs import checked_pair
 from slidesampler.sampling.shape import WindowShape
 from slidesampler.sampling.slides import BalanceBy, SlideRule, SlideWeights, WeighedSlides
 from slidesampler.sampling.statistics import AskedShares
-from slidesampler.sampling.windows import checked_count, checked_pair
+from slidesampler.sampling.windows import checked_count
 from slidesampler.target import Target
 
 __all__ = ["PositiveSource"]
@@ -80,6 +81,10 @@ class PositiveSource(CenteredSource):
         All images where None.
     downsample, mpp : float, optional
         Output pixel size, in level-0 pixels or in micrometres.
+    snap : int or (int, int), optional
+        Windows start at multiples of this many output pixels (at most ``size``), so that fewer tiles are read
+        for each: see :mod:`slidesampler.sampling.snap`. Anywhere where None. What was
+        chosen stays in the window.
     how : Target or mapping, optional
         ``channels``, ``dtype``, ``nodata``, ``padding`` of every target.
 
@@ -117,9 +122,10 @@ class PositiveSource(CenteredSource):
         image_ids: Iterable[int] | None = None,
         downsample: float | None = None,
         mpp: float | None = None,
+        snap: int | tuple[int, int] | None = None,
         how: Target | Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(sampler, WindowShape.of(size, downsample, mpp, how), image_ids)
+        super().__init__(sampler, WindowShape.of(size, downsample, mpp, how, snap), image_ids)
         if choose not in get_args(Choose):
             raise TargetError(f"choose must be one of {', '.join(get_args(Choose))}, got {choose!r}")
         if choose == "pixel" and n is None:
@@ -171,13 +177,14 @@ class PositiveSource(CenteredSource):
             rank = draws.below(objects.counts[which][slide])
         frame = self._frame(objects.images[which][slide])
         place = objects.place(which, slide, rank, frame.lengths)
-        (length_y, length_x), (extent_y, extent_x), (jitter_y, jitter_x) = (
-            frame.lengths,
-            frame.extents,
-            self.jitter_px,
+        (extent_y, extent_x), border = frame.extents, self.allow_border
+        around = zip(
+            (place.cy, place.cx), frame.lengths, frame.extents, self.jitter_px, frame.steps, strict=True
         )
-        y = start_around(draws, place.cy, length_y, extent_y, jitter_y, self.allow_border)
-        x = start_around(draws, place.cx, length_x, extent_x, jitter_x, self.allow_border)
+        y, x = (
+            start_around(draws, center, length, extent, jitter, border, step)
+            for center, length, extent, jitter, step in around
+        )
         return self.shape.target(
             frame.image_id,
             Window(y, x, extent_y, extent_x),

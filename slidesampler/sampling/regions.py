@@ -15,9 +15,10 @@ from slidesampler.errors import SamplingError, TargetError
 from slidesampler.geometry import Window
 from slidesampler.rng import Draws
 from slidesampler.sampling.base import SourceSampler, TargetSource
+from slidesampler.sampling.pairs import checked_pair
 from slidesampler.sampling.shape import image_sizes
 from slidesampler.sampling.splits import checked_fractions
-from slidesampler.sampling.windows import ImageChoice, TablesMadeAnew, checked_index, checked_pair
+from slidesampler.sampling.windows import ImageChoice, TablesMadeAnew, checked_index
 from slidesampler.target import Target
 
 __all__ = ["Regions", "RestrictedSource", "inside_regions", "split_by_region"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +12,13 @@ from numpy.typing import NDArray
 from slidesampler.errors import TargetError
 from slidesampler.geometry import Window, ceil_size
 from slidesampler.sampling.base import SourceSampler
+from slidesampler.sampling.snap import checked_snap, step_of
 from slidesampler.target import Target
 
 __all__ = ["WindowShape", "image_sizes"]
 
+#: Output pixels whose extent tells the scale of an image to a hundredth of what matters.
+_MANY = 1 << 20
 #: Fields of a target that say *how* it is read; the others say where, which is the source's business.
 HOW_FIELDS = ("channels", "dtype", "nodata", "padding")
 
@@ -34,6 +37,8 @@ class WindowShape:
         Micrometres per output pixel; needs images whose resolution is known. Not with ``downsample``.
     how : Target
         ``channels``, ``dtype``, ``nodata`` and ``padding`` of every target.
+    snap : (int, int) or None
+        Windows start at multiples of this many output pixels, ``(y, x)``; anywhere where None.
 
     See Also
     --------
@@ -44,6 +49,7 @@ class WindowShape:
     downsample: float | None
     mpp: float | None
     how: Target
+    snap: tuple[int, int] | None = None
 
     @classmethod
     def of(
@@ -52,13 +58,15 @@ class WindowShape:
         downsample: float | None = None,
         mpp: float | None = None,
         how: Target | Mapping[str, Any] | None = None,
+        snap: int | tuple[int, int] | None = None,
     ) -> WindowShape:
         """Return the shape that a user's words mean; one number is a square.
 
         Raises
         ------
         TargetError
-            For values that no target takes, both scales at once, or a ``how`` that says where.
+            For values that no target takes, both scales at once, a ``how`` that says where, a ``snap`` that is
+            more than the size, or one that is no whole number of level-0 pixels.
         """
         # One door for everything that becomes part of a target: its own parser.
         given = Target.from_mapping({"size": size, "downsample": downsample, "mpp": mpp})
@@ -73,7 +81,11 @@ class WindowShape:
                 f"how takes {', '.join(HOW_FIELDS)}, got {', '.join(sorted(misplaced))}: "
                 "the source itself chooses where and how large"
             )
-        return cls(given.size, given.downsample, given.mpp, template)
+        pair = None if snap is None else checked_snap(snap, given.size)
+        if pair is not None and given.mpp is None:
+            for one in pair:
+                step_of(one, given.downsample or 1.0)
+        return cls(given.size, given.downsample, given.mpp, template, pair)
 
     def extents(self, sampler: SourceSampler, image_ids: Iterable[int]) -> NDArray[np.int64]:
         """Return ``(height, width)`` of a window in level-0 pixels of each image, int64 ``(n, 2)``.
@@ -87,21 +99,55 @@ class WindowShape:
             scale = self.downsample or 1.0
             extent = ceil_size(self.size[0] * scale), ceil_size(self.size[1] * scale)
             return np.array([extent for _ in image_ids], dtype=np.int64).reshape(-1, 2)
+        return self._by_resolution(
+            sampler, image_ids, lambda image_id: self._probe(sampler, image_id, self.size)
+        )
+
+    def steps(self, sampler: SourceSampler, image_ids: Iterable[int]) -> NDArray[np.int64]:
+        """Return what the starts of windows are multiples of in each image, int64 ``(n, 2)``, ``(y, x)``.
+
+        Level-0 pixels; 1 where windows may start anywhere.
+
+        Raises
+        ------
+        TargetError
+            If ``snap`` is no whole number of level-0 pixels of an image, or ``mpp`` is asked for and an image
+            has no known resolution.
+        """
+        if self.snap is None:
+            return np.array([(1, 1) for _ in image_ids], dtype=np.int64).reshape(-1, 2)
+        if self.mpp is None:
+            step = self._steps_at(self.downsample or 1.0, self.downsample or 1.0)
+            return np.array([step for _ in image_ids], dtype=np.int64).reshape(-1, 2)
+
+        def steps(image_id: int) -> tuple[int, int]:
+            height, width = self._probe(sampler, image_id, (_MANY, _MANY))
+            return self._steps_at(height / _MANY, width / _MANY, f" of image {image_id}")
+
+        return self._by_resolution(sampler, image_ids, steps)
+
+    def _steps_at(self, scale_y: float, scale_x: float, where: str = "") -> tuple[int, int]:
+        assert self.snap is not None
+        return step_of(self.snap[0], scale_y, where), step_of(self.snap[1], scale_x, where)
+
+    def _by_resolution(
+        self, sampler: SourceSampler, image_ids: Iterable[int], ask: Callable[[int], tuple[int, int]]
+    ) -> NDArray[np.int64]:
         # Asked once per resolution that the manifest knows: the sampler may open the image to answer.
         known: dict[tuple[float, float], tuple[int, int]] = {}
-        extents = []
+        found = []
         for image_id in image_ids:
             mpp = sampler.image_record(image_id).mpp
             if mpp is None:
-                extents.append(self._probe(sampler, image_id))
+                found.append(ask(image_id))
                 continue
             if mpp not in known:
-                known[mpp] = self._probe(sampler, image_id)
-            extents.append(known[mpp])
-        return np.array(extents, dtype=np.int64).reshape(-1, 2)
+                known[mpp] = ask(image_id)
+            found.append(known[mpp])
+        return np.array(found, dtype=np.int64).reshape(-1, 2)
 
-    def _probe(self, sampler: SourceSampler, image_id: int) -> tuple[int, int]:
-        probe = Target(image_id=image_id, cx=0.0, cy=0.0, size=self.size, mpp=self.mpp)
+    def _probe(self, sampler: SourceSampler, image_id: int, size: tuple[int, int]) -> tuple[int, int]:
+        probe = Target(image_id=image_id, cx=0.0, cy=0.0, size=size, mpp=self.mpp)
         window = sampler.resolve(probe).window
         assert window is not None
         return window.shape

@@ -17,6 +17,7 @@ from slidesampler.rng import rng_for
 from slidesampler.sampling.advice import advise
 from slidesampler.sampling.base import SourceSampler
 from slidesampler.sampling.judge import class_counts
+from slidesampler.sampling.pairs import checked_pair
 from slidesampler.sampling.seen import slot_grid
 from slidesampler.sampling.survey_results import (
     ClassStatistics,
@@ -24,7 +25,7 @@ from slidesampler.sampling.survey_results import (
     Estimate,
     ImageStatistics,
 )
-from slidesampler.sampling.windows import checked_count, checked_pair
+from slidesampler.sampling.windows import checked_count
 
 __all__ = ["dataset_statistics"]
 

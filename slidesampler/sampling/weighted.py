@@ -15,7 +15,7 @@ from slidesampler.geometry import Window
 from slidesampler.readers import Reader, ReaderPool
 from slidesampler.rng import Draws
 from slidesampler.sampling.base import SourceSampler
-from slidesampler.sampling.centering import CenteredSource, pushed_inside
+from slidesampler.sampling.centering import CenteredSource, start_with_middle
 from slidesampler.sampling.choice import WeightedChoice
 from slidesampler.sampling.map_files import GivenMaps, MapRows, WeightMaps, map_rows
 from slidesampler.sampling.shape import WindowShape
@@ -72,6 +72,10 @@ class WeightedSource(CenteredSource):
         The images of ``maps`` where None, in the manifest's order; all images where it names no images.
     downsample, mpp : float, optional
         Output pixel size, in level-0 pixels or in micrometres.
+    snap : int or (int, int), optional
+        Windows start at multiples of this many output pixels (at most ``size``), so that fewer tiles are read
+        for each: see :mod:`slidesampler.sampling.snap`. Anywhere where None. The pixel
+        that was drawn stays in the window, though not as its centre.
     how : Target or mapping, optional
         ``channels``, ``dtype``, ``nodata``, ``padding`` of every target.
 
@@ -112,6 +116,7 @@ class WeightedSource(CenteredSource):
         image_ids: Iterable[int] | None = None,
         downsample: float | None = None,
         mpp: float | None = None,
+        snap: int | tuple[int, int] | None = None,
         how: Target | Mapping[str, Any] | None = None,
     ) -> None:
         if callable(maps) or not isinstance(maps, str | Mapping):
@@ -121,7 +126,7 @@ class WeightedSource(CenteredSource):
             )
         if image_ids is None and not isinstance(maps, str):
             image_ids = _ids_of(sampler, maps)
-        super().__init__(sampler, WindowShape.of(size, downsample, mpp, how), image_ids)
+        super().__init__(sampler, WindowShape.of(size, downsample, mpp, how, snap), image_ids)
         self.seed = operator.index(seed)
         self.allow_border = allow_border
         self._length = checked_count(n)
@@ -145,10 +150,9 @@ class WeightedSource(CenteredSource):
         image = self._slides.draw(draws)
         y, x = self._place(image, draws)
         frame = self._frame(image)
-        (height, width), (extent_y, extent_x) = frame.lengths, frame.extents
-        y, x = y - extent_y // 2, x - extent_x // 2
-        if not self.allow_border:
-            y, x = pushed_inside(y, height, extent_y), pushed_inside(x, width, extent_x)
+        (height, width), (extent_y, extent_x), (step_y, step_x) = frame.lengths, frame.extents, frame.steps
+        y = start_with_middle(y, height, extent_y, step_y, allow_border=self.allow_border)
+        x = start_with_middle(x, width, extent_x, step_x, allow_border=self.allow_border)
         return self.shape.target(frame.image_id, Window(y, x, extent_y, extent_x), "weighted", index)
 
     def _place(self, image: int, draws: Draws) -> tuple[int, int]:

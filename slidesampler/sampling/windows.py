@@ -16,7 +16,7 @@ from slidesampler.sampling.base import SourceSampler
 from slidesampler.sampling.shape import WindowShape
 from slidesampler.target import Target
 
-__all__ = ["ImageChoice", "TablesMadeAnew", "WindowSource", "checked_count", "checked_index", "checked_pair"]
+__all__ = ["ImageChoice", "TablesMadeAnew", "WindowSource", "checked_count", "checked_index"]
 
 
 class ImageChoice:
@@ -151,20 +151,3 @@ def checked_count(n: int, what: str = "n") -> int:
     if number < 1:
         raise ValueError(f"{what} must be at least 1, got {number}")
     return number
-
-
-def checked_pair(name: str, value: int | tuple[int, int], minimum: int) -> tuple[int, int]:
-    """Return a number per axis, ``(y, x)``, for one number or a pair of them.
-
-    Raises
-    ------
-    TargetError
-        If they are not whole numbers of at least ``minimum``.
-    """
-    pair = np.asarray(value)
-    if pair.dtype.kind not in "iu" or pair.shape not in ((), (2,)) or pair.min() < minimum:
-        raise TargetError(
-            f"{name} must be whole pixels, one number or one per axis (y, x), at least {minimum}; got {value!r}"
-        )
-    y, x = np.broadcast_to(pair, (2,)).tolist()
-    return y, x
