@@ -1,8 +1,8 @@
 """The compiled hot paths: windows of tiled TIFFs straight from the tiles, and tiles compressed for the cache.
 
 Built with the package against libjpeg-turbo, libdeflate and libzstd. Where one could not be built, or
-``SLIDESAMPLER_NO_NATIVE=1`` says so, :data:`tiles` or :data:`encode` is None, everything is read or written through
-GDAL, and ``slidesampler doctor`` tells why.
+``SLIDESAMPLER_NO_NATIVE=1`` says so, :data:`tiles` or :data:`encode` is None, GDAL reads or writes instead, and
+``slidesampler doctor`` tells why.
 """
 
 from __future__ import annotations

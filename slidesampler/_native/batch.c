@@ -8,6 +8,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef __x86_64__
+#include <tmmintrin.h>
+#endif
 
 #define MAX_THREADS 256
 
@@ -41,20 +44,74 @@ static int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 
 /* --- copies --------------------------------------------------------------------------------------------- */
 
-#define COPY_SAMPLES(type)                                                                                     \
-    do {                                                                                                       \
-        for (int64_t x = 0; x < width; x++) memcpy(to + x * to_step, from + x * from_step, sizeof(type));      \
-    } while (0)
-
-/* Copies one sample of the pixels of a row. */
-static void copy_samples(uint8_t *restrict to, int64_t to_step, const uint8_t *restrict from, int64_t from_step,
-                         int64_t width, int itemsize)
+/* Copies `count` units of `size` bytes; a size known to the compiler is a move and not a call. */
+static void copy_units(uint8_t *restrict to, int64_t to_step, const uint8_t *restrict from, int64_t from_step,
+                       int64_t count, int64_t size)
 {
-    if (to_step == itemsize && from_step == itemsize) memcpy(to, from, (size_t)(width * itemsize));
-    else if (itemsize == 1) COPY_SAMPLES(uint8_t);
-    else if (itemsize == 2) COPY_SAMPLES(uint16_t);
-    else if (itemsize == 4) COPY_SAMPLES(uint32_t);
-    else COPY_SAMPLES(uint64_t);
+#define COPY(bytes)                                                                                            \
+    case bytes:                                                                                                \
+        for (int64_t i = 0; i < count; i++) memcpy(to + i * to_step, from + i * from_step, bytes);             \
+        return
+    if (to_step == size && from_step == size) {
+        memcpy(to, from, (size_t)(count * size));
+        return;
+    }
+    switch (size) {
+        COPY(1);
+        COPY(2);
+        COPY(3);
+        COPY(4);
+        COPY(6);
+        COPY(8);
+    default:
+        for (int64_t i = 0; i < count; i++) memcpy(to + i * to_step, from + i * from_step, (size_t)size);
+    }
+#undef COPY
+}
+
+#ifdef __x86_64__
+/* Sixteen pixels at a time; returns how many are done. Every machine of this century has these instructions, but not
+ * every compiler may use them unasked. */
+__attribute__((target("ssse3"))) static int64_t split_rgb_wide(uint8_t *const planes[3], const uint8_t *from,
+                                                              int64_t count)
+{
+    int64_t done = 0;
+    if (!__builtin_cpu_supports("ssse3")) return 0;
+    __m128i pick[3][3];
+    for (int plane = 0; plane < 3; plane++)
+        for (int part = 0; part < 3; part++) {
+            int8_t lanes[16];
+            for (int i = 0; i < 16; i++) {
+                const int at = 3 * i + plane - 16 * part;
+                lanes[i] = at >= 0 && at < 16 ? (int8_t)at : -1;
+            }
+            pick[plane][part] = _mm_loadu_si128((const __m128i *)lanes);
+        }
+    for (; done + 16 <= count; done += 16) {
+        const __m128i *block = (const __m128i *)(from + 3 * done);
+        const __m128i a = _mm_loadu_si128(block), b = _mm_loadu_si128(block + 1), c = _mm_loadu_si128(block + 2);
+        for (int plane = 0; plane < 3; plane++)
+            _mm_storeu_si128((__m128i *)(planes[plane] + done),
+                             _mm_or_si128(_mm_or_si128(_mm_shuffle_epi8(a, pick[plane][0]),
+                                                       _mm_shuffle_epi8(b, pick[plane][1])),
+                                          _mm_shuffle_epi8(c, pick[plane][2])));
+    }
+    return done;
+}
+#else
+static int64_t split_rgb_wide(uint8_t *const planes[3], const uint8_t *from, int64_t count)
+{
+    (void)planes, (void)from, (void)count;
+    return 0;
+}
+#endif
+
+/* A row of RGB of bytes to three planes: the copy that every network asks for. */
+static void split_rgb(uint8_t *to, int64_t plane_step, const uint8_t *from, int64_t count)
+{
+    uint8_t *const planes[3] = {to, to + plane_step, to + 2 * plane_step};
+    for (int64_t i = split_rgb_wide(planes, from, count); i < count; i++)
+        for (int plane = 0; plane < 3; plane++) planes[plane][i] = from[3 * i + plane];
 }
 
 /* The part of a box that lies in a tile, in pixels of the level. */
@@ -65,24 +122,28 @@ static Area part_in_tile(const Level *level, const Box *box, int64_t tile)
                   most(box->x, left), least(least(box->x + box->width, left + level->tile_width), level->width)};
 }
 
-/* Copies a part of a level, of which the first pixel and the strides are given, to its place in a window. */
-static void copy_part(const Job *job, const Level *level, const Box *box, Area part, const uint8_t *from,
-                      const int64_t from_stride[3])
+/* Copies a part of a level, of which pixels of the tile at (top, left) are given, to its place in a window. */
+static void copy_part(const Job *job, const Level *level, const Box *box, Area part, const Pixels *pixels,
+                      int64_t top, int64_t left)
 {
-    const int64_t *stride = job->stride;
-    const int64_t size = level->itemsize, pixel = size * level->samples, width = part.x1 - part.x0;
-    uint8_t *to = job->out + box->slot * stride[0] + (part.y0 - box->y) * stride[1] + (part.x0 - box->x) * stride[2];
-    int whole = job->n_channels == level->samples && stride[2] == pixel && stride[3] == size &&
-                from_stride[1] == pixel && from_stride[2] == size;
-    for (int c = 0; c < job->n_channels && whole; c++) whole = job->channels[c] == c;
-    for (int64_t y = part.y0; y < part.y1; y++, from += from_stride[0], to += stride[1]) {
-        if (whole) {
-            memcpy(to, from, (size_t)(width * pixel));
-            continue;
-        }
-        for (int c = 0; c < job->n_channels; c++)
-            copy_samples(to + c * stride[3], stride[2], from + job->channels[c] * from_stride[2], from_stride[1],
-                         width, level->itemsize);
+    const int64_t *to_stride = job->stride, *from_stride = pixels->stride;
+    const int64_t size = level->itemsize, width = part.x1 - part.x0;
+    const int n = job->n_channels;
+    const uint8_t *from = pixels->first + (part.y0 - top) * from_stride[0] + (part.x0 - left) * from_stride[1];
+    uint8_t *to = job->out + box->slot * to_stride[0] + (part.y0 - box->y) * to_stride[1] +
+                  (part.x0 - box->x) * to_stride[2];
+    int in_order = n > 0 && from_stride[2] == size;
+    for (int c = 1; c < n && in_order; c++) in_order = job->channels[c] == job->channels[0] + c;
+    const int whole = in_order && (n == 1 || to_stride[3] == size);
+    const int rgb = in_order && n == 3 && size == 1 && from_stride[1] == 3 && to_stride[2] == 1;
+    for (int64_t y = part.y0; y < part.y1; y++, from += from_stride[0], to += to_stride[1]) {
+        if (whole)
+            copy_units(to, to_stride[2], from + job->channels[0] * size, from_stride[1], width, n * size);
+        else if (rgb) split_rgb(to, to_stride[3], from + job->channels[0], width);
+        else
+            for (int c = 0; c < n; c++)
+                copy_units(to + c * to_stride[3], to_stride[2], from + job->channels[c] * from_stride[2],
+                           from_stride[1], width, size);
     }
 }
 
@@ -105,11 +166,8 @@ static int serve(const Batch *batch, Decoder *decoder, const Group *group)
     const Level *level = group->hits[0].level;
     const int64_t tile = group->hits[0].tile;
     const int64_t top = tile / level->columns * level->tile_height, left = tile % level->columns * level->tile_width;
-    const int64_t pixel = (int64_t)level->samples * level->itemsize;
-    const int64_t tile_stride[3] = {level->tile_width * pixel, pixel, level->itemsize};
-    const int64_t *stride = level->pixels ? level->stride : tile_stride;
-    const uint8_t *pixels = level->pixels;
-    if (!pixels) {
+    Pixels pixels = level->memory;
+    if (!pixels.first) {
         /* Of the tile only what some window wants is decoded. */
         Area need = {INT64_MAX, 0, INT64_MAX, 0};
         for (int64_t i = 0; i < group->count; i++) {
@@ -118,13 +176,12 @@ static int serve(const Batch *batch, Decoder *decoder, const Group *group)
             need = (Area){least(need.y0, part.y0 - top), most(need.y1, part.y1 - top),
                           least(need.x0, part.x0 - left), most(need.x1, part.x1 - left)};
         }
-        if (!(pixels = decode_tile(decoder, level, tile, need))) return -1;
+        if (decode_tile(decoder, level, tile, need, &pixels)) return -1;
     }
     for (int64_t i = 0; i < group->count; i++) {
         const Job *job = &batch->jobs[group->hits[i].job];
         const Box *box = &job->boxes[group->hits[i].box];
-        const Area part = part_in_tile(level, box, tile);
-        copy_part(job, level, box, part, pixels + (part.y0 - top) * stride[0] + (part.x0 - left) * stride[1], stride);
+        copy_part(job, level, box, part_in_tile(level, box, tile), &pixels, top, left);
     }
     return 0;
 }
@@ -220,14 +277,14 @@ static int plan(Batch *batch)
                 for (int64_t c = tiles.x0; c < tiles.x1; c++) {
                     const int64_t tile = r * level->columns + c;
                     batch->hits[at++] =
-                        (Hit){level, tile, i, level->pixels ? 0 : level->offsets[tile], (int32_t)j};
+                        (Hit){level, tile, i, level->memory.first ? 0 : level->offsets[tile], (int32_t)j};
                 }
         }
     qsort(batch->hits, (size_t)total, sizeof(Hit), compare_hits);
     for (int64_t i = 0; i < total; i++) {
         const Hit *hit = &batch->hits[i];
         /* Pixels in memory need no decoding: their windows are shared out one by one. */
-        if (i > 0 && !hit->level->pixels && hit[-1].level == hit->level && hit[-1].tile == hit->tile)
+        if (i > 0 && !hit->level->memory.first && hit[-1].level == hit->level && hit[-1].tile == hit->tile)
             batch->groups[batch->n_groups - 1].count++;
         else batch->groups[batch->n_groups++] = (Group){hit, 1};
     }

@@ -9,12 +9,22 @@
 #include <string.h>
 #include <unistd.h>
 
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 #include <jpeglib.h>
 #include <libdeflate.h>
+/* For the name of one parameter; what is linked are stable functions, and a library that does not know it says so. */
+#define ZSTD_STATIC_LINKING_ONLY
 #include <zstd.h>
 
 /* Compressed data is never so much larger than what it holds. */
 #define MAX_COMPRESSED_BYTES ((uint64_t)1 << 29)
+
+/* libjpeg-turbo leaves its fast loop where fewer bytes remain than the largest MCU could take, ten blocks of 512
+ * bytes: of tiles of a few kilobytes that is a third. With as much behind the data it stays in it to the end.
+ * Markers of the end of the image, so that data cut short is seen to be. */
+#define JPEG_PADDING (D_MAX_BLOCKS_IN_MCU * 512)
 /* Of a progressive JPEG, as libtiff has it. A scan of a few bytes goes over the whole tile: a million of them in a
  * file of some megabytes would take minutes. */
 #define MAX_JPEG_SCANS 100
@@ -76,8 +86,8 @@ static void jpeg_scans(j_common_ptr info)
     longjmp(error->escape, 1);
 }
 
-/* Decodes an area of a JPEG tile into the tile buffer. */
-static int decode_jpeg(Decoder *decoder, const Level *level, const uint8_t *data, size_t size, Area area)
+/* Decodes an area of a JPEG tile into the tile buffer; behind the data there must be room for JPEG_PADDING. */
+static int decode_jpeg(Decoder *decoder, const Level *level, uint8_t *data, size_t size, Area area)
 {
     struct jpeg_decompress_struct *jpeg = &decoder->jpeg;
     /* From scratch for every tile, which takes a microsecond: tables of another one would stand in for those that
@@ -102,7 +112,10 @@ static int decode_jpeg(Decoder *decoder, const Level *level, const uint8_t *data
             longjmp(decoder->jpeg_error.escape, 1);
         }
     }
-    jpeg_mem_src(jpeg, data, (unsigned long)size);
+    memcpy(data + size, "\xff\xd9\xff\xd9\xff\xd9\xff\xd9", 8);
+    for (size_t done = 8; done < JPEG_PADDING; done *= 2)
+        memcpy(data + size + done, data + size, done < JPEG_PADDING - done ? done : JPEG_PADDING - done);
+    jpeg_mem_src(jpeg, data, (unsigned long)(size + JPEG_PADDING));
     jpeg_read_header(jpeg, TRUE);
     if (jpeg->image_width != level->tile_width || jpeg->image_height != level->tile_height ||
         jpeg->num_components != level->samples || jpeg->data_precision != 8) {
@@ -122,11 +135,11 @@ static int decode_jpeg(Decoder *decoder, const Level *level, const uint8_t *data
     const int64_t row_bytes = level->tile_width * level->samples;
     JDIMENSION first = 0, width = (JDIMENSION)level->tile_width;
     if (area.x0 > 0 || area.x1 < level->tile_width) {
-        /* A block more on either side: smooth chroma at an edge needs its neighbour, or it would not be what
-         * decoding the whole tile gives. */
-        int64_t mcu = (int64_t)jpeg->max_h_samp_factor * DCTSIZE;
-        int64_t from = area.x0 - mcu > 0 ? area.x0 - mcu : 0;
-        int64_t to = area.x1 + mcu < level->tile_width ? area.x1 + mcu : level->tile_width;
+        /* A sample of chroma more on either side: at an edge it is not smoothed with its neighbour, and would not be
+         * what decoding the whole tile gives. */
+        const int64_t edge = jpeg->max_h_samp_factor;
+        const int64_t from = area.x0 > edge ? area.x0 - edge : 0;
+        const int64_t to = area.x1 + edge < level->tile_width ? area.x1 + edge : level->tile_width;
         first = (JDIMENSION)from;
         width = (JDIMENSION)(to - from);
         jpeg_crop_scanline(jpeg, &first, &width);
@@ -205,15 +218,75 @@ static void swap_bytes(uint8_t *data, int64_t count, int itemsize)
     }
 }
 
+#ifdef __SSE2__
+/* Turns differences into sums, sixteen bytes at a time, and returns how many bytes are done; a pixel has `step`.
+ *
+ * Within the sixteen the sums come about by doubling. `carry` is the last pixel so far, over and over: it stays in
+ * phase as the next sixteen begin behind the last whole pixel. They are loaded before the bytes that they share with
+ * those before are overwritten. */
+#define DEFINE_SUM(name, add, step)                                                                            \
+    static int64_t name(uint8_t *row, int64_t bytes)                                                           \
+    {                                                                                                          \
+        enum { AHEAD = 16 - 16 % (step) };                                                                     \
+        if (bytes < 16) return 0;                                                                              \
+        __m128i carry = _mm_setzero_si128(), next = _mm_loadu_si128((const __m128i *)row);                     \
+        for (int64_t done = 0;; done += AHEAD) {                                                               \
+            __m128i sum = add(next, _mm_slli_si128(next, step));                                               \
+            sum = add(sum, _mm_slli_si128(sum, 2 * (step)));                                                   \
+            sum = add(sum, _mm_slli_si128(sum, 4 * (step)));                                                   \
+            sum = add(sum, _mm_slli_si128(sum, 8 * (step)));                                                   \
+            __m128i last = _mm_srli_si128(_mm_slli_si128(sum, 16 - AHEAD), 16 - (step));                       \
+            last = _mm_or_si128(last, _mm_slli_si128(last, step));                                             \
+            last = _mm_or_si128(last, _mm_slli_si128(last, 2 * (step)));                                       \
+            last = _mm_or_si128(last, _mm_slli_si128(last, 4 * (step)));                                       \
+            last = _mm_or_si128(last, _mm_slli_si128(last, 8 * (step)));                                       \
+            const int more = done + AHEAD + 16 <= bytes;                                                       \
+            if (more) next = _mm_loadu_si128((const __m128i *)(row + done + AHEAD));                           \
+            _mm_storeu_si128((__m128i *)(row + done), add(sum, carry));                                        \
+            if (!more) return done + 16;                                                                       \
+            carry = add(carry, last);                                                                          \
+        }                                                                                                      \
+    }
+DEFINE_SUM(sum_grey, _mm_add_epi8, 1)
+DEFINE_SUM(sum_rgb, _mm_add_epi8, 3)
+DEFINE_SUM(sum_rgba, _mm_add_epi8, 4)
+DEFINE_SUM(sum_grey_16, _mm_add_epi16, 2)
+DEFINE_SUM(sum_rgb_16, _mm_add_epi16, 6)
+DEFINE_SUM(sum_rgba_16, _mm_add_epi16, 8)
+DEFINE_SUM(sum_grey_32, _mm_add_epi32, 4)
+
+static int64_t sum_wide(uint8_t *row, int64_t bytes, int samples, int itemsize)
+{
+    switch (10 * itemsize + samples) {
+    case 11: return sum_grey(row, bytes);
+    case 13: return sum_rgb(row, bytes);
+    case 14: return sum_rgba(row, bytes);
+    case 21: return sum_grey_16(row, bytes);
+    case 23: return sum_rgb_16(row, bytes);
+    case 24: return sum_rgba_16(row, bytes);
+    case 41: return sum_grey_32(row, bytes);
+    default: return 0;
+    }
+}
+#else
+static int64_t sum_wide(uint8_t *row, int64_t bytes, int samples, int itemsize)
+{
+    (void)row, (void)bytes, (void)samples, (void)itemsize;
+    return 0;
+}
+#endif
+
 #define ACCUMULATE(type)                                                                                       \
     do {                                                                                                       \
         type *values = (type *)row;                                                                            \
-        for (int64_t i = samples; i < count; i++) values[i] = (type)(values[i] + values[i - samples]);         \
+        for (int64_t i = done; i < count; i++) values[i] = (type)(values[i] + values[i - samples]);            \
     } while (0)
 
 /* Undoes the difference of neighbours along one row. */
 static void undo_horizontal(uint8_t *row, int64_t count, int samples, int itemsize)
 {
+    int64_t done = sum_wide(row, count * itemsize, samples, itemsize) / itemsize;
+    if (done < samples) done = samples;
     if (itemsize == 1) ACCUMULATE(uint8_t);
     else if (itemsize == 2) ACCUMULATE(uint16_t);
     else if (itemsize == 4) ACCUMULATE(uint32_t);
@@ -253,31 +326,78 @@ static int read_at(Decoder *decoder, const Level *level, uint8_t *buffer, size_t
     return 0;
 }
 
-/* Undoes the compression of the rows of an area, or of all of it; JPEG excepted. */
+/* Undoes ZSTD as far as `wanted` bytes of the tile: block by block, straight to where they belong. Returns 0 when
+ * they are there, 1 when the frame is of a kind that has to be undone as a whole, -1 when it is damaged. */
+static int decode_zstd_part(Decoder *decoder, const uint8_t *data, size_t size, uint8_t *out, size_t bytes,
+                            size_t wanted)
+{
+    ZSTD_DCtx *zstd = decoder->zstd;
+    static const uint8_t magic[4] = {0x28, 0xb5, 0x2f, 0xfd}, size_of_length[4] = {0, 2, 4, 8},
+                         size_of_dictionary[4] = {0, 1, 2, 4};
+    if (size < 5 || memcmp(data, magic, 4)) return 1;
+    const int single = data[4] >> 5 & 1, length_code = data[4] >> 6;
+    /* RFC 8878, 3.1.1.1: a window's size or, of a single segment, at least a byte of content size. */
+    size_t at = (size_t)(6 + size_of_dictionary[data[4] & 3] + size_of_length[length_code]);
+    if (single && length_code) at--;
+    if (ZSTD_isError(ZSTD_DCtx_reset(zstd, ZSTD_reset_session_only)) ||
+        ZSTD_isError(ZSTD_DCtx_setParameter(zstd, ZSTD_d_stableOutBuffer, 1)))
+        return 1;
+    ZSTD_inBuffer from = {data, 0, 0};
+    ZSTD_outBuffer to = {out, bytes, 0};
+    for (int last = 0; to.pos < wanted;) {
+        if (last) return 1;
+        if (at + 3 > size) return fail(decoder, "the ZSTD data ends early");
+        const uint32_t head = (uint32_t)data[at] | (uint32_t)data[at + 1] << 8 | (uint32_t)data[at + 2] << 16;
+        /* Of a run (type 1) one byte is there, of all others as many as they say. */
+        const size_t block = (head >> 1 & 3) == 1 ? 1 : head >> 3;
+        at += 3;
+        if (block > size - at) return fail(decoder, "the ZSTD data ends early");
+        at += block;
+        last = head & 1;
+        from.size = at;
+        const size_t state = ZSTD_decompressStream(zstd, &to, &from);
+        if (ZSTD_isError(state)) return fail(decoder, ZSTD_getErrorName(state));
+        if (from.pos != at) return 1;
+    }
+    return 0;
+}
+
+static int decode_zstd(Decoder *decoder, const uint8_t *data, size_t size, uint8_t *out, size_t bytes, size_t wanted)
+{
+    if (!decoder->zstd && !(decoder->zstd = ZSTD_createDCtx())) return fail(decoder, "out of memory");
+    if (wanted < bytes) {
+        const int part = decode_zstd_part(decoder, data, size, out, bytes, wanted);
+        if (part <= 0) return part;
+    }
+    ZSTD_DCtx_reset(decoder->zstd, ZSTD_reset_session_and_parameters);
+    const size_t got = ZSTD_decompressDCtx(decoder->zstd, out, bytes, data, size);
+    if (ZSTD_isError(got)) return fail(decoder, ZSTD_getErrorName(got));
+    return got == bytes ? 0 : fail(decoder, "it holds less than a tile");
+}
+
+static int decode_deflate(Decoder *decoder, const uint8_t *data, size_t size, uint8_t *out, size_t bytes)
+{
+    if (!decoder->deflate && !(decoder->deflate = libdeflate_alloc_decompressor()))
+        return fail(decoder, "out of memory");
+    /* All of it: what libdeflate has written when it is stopped short is not promised to be anything. */
+    if (libdeflate_zlib_decompress(decoder->deflate, data, size, out, bytes, NULL) == LIBDEFLATE_SUCCESS) return 0;
+    return fail(decoder, "the DEFLATE data is damaged, or not of a tile's size");
+}
+
+/* Undoes the compression of the rows of an area of a tile, or of more; JPEG excepted. */
 static int unpack_tile(Decoder *decoder, const Level *level, uint8_t *out, int64_t row_bytes, uint64_t offset,
                        uint64_t count, Area area)
 {
-    const size_t bytes = (size_t)(row_bytes * level->tile_height);
-    if (level->codec == CODEC_NONE) {
-        const uint64_t skipped = (uint64_t)(area.y0 * row_bytes);
-        if (count < bytes) return fail(decoder, "it is smaller than a tile is");
-        return read_at(decoder, level, out + skipped, (size_t)((area.y1 - area.y0) * row_bytes), offset + skipped);
+    const size_t bytes = (size_t)(row_bytes * level->tile_height), wanted = (size_t)(row_bytes * area.y1);
+    const uint64_t skipped = (uint64_t)(row_bytes * area.y0);
+    switch (level->codec) {
+    case CODEC_LZW: return decode_lzw(decoder, decoder->raw, (size_t)count, out, wanted);
+    case CODEC_ZSTD: return decode_zstd(decoder, decoder->raw, (size_t)count, out, bytes, wanted);
+    case CODEC_DEFLATE: return decode_deflate(decoder, decoder->raw, (size_t)count, out, bytes);
+    default: break;
     }
-    if (level->codec == CODEC_LZW) return decode_lzw(decoder, decoder->raw, (size_t)count, out, bytes);
-    if (level->codec == CODEC_ZSTD) {
-        if (!decoder->zstd && !(decoder->zstd = ZSTD_createDCtx())) return fail(decoder, "out of memory");
-        size_t got = ZSTD_decompressDCtx(decoder->zstd, out, bytes, decoder->raw, (size_t)count);
-        if (ZSTD_isError(got)) return fail(decoder, ZSTD_getErrorName(got));
-        return got == bytes ? 0 : fail(decoder, "it holds less than a tile");
-    }
-    if (!decoder->deflate && !(decoder->deflate = libdeflate_alloc_decompressor()))
-        return fail(decoder, "out of memory");
-    size_t got = 0;
-    if (libdeflate_zlib_decompress(decoder->deflate, decoder->raw, (size_t)count, out, bytes, &got) !=
-            LIBDEFLATE_SUCCESS ||
-        got != bytes)
-        return fail(decoder, "the DEFLATE data is damaged, or not of a tile's size");
-    return 0;
+    if (count < bytes) return fail(decoder, "it is smaller than a tile is");
+    return read_at(decoder, level, out + skipped, wanted - (size_t)skipped, offset + skipped);
 }
 
 /* Writes one value again and again; of one byte, as most are, at the speed of memset. */
@@ -295,24 +415,25 @@ static void expand_bits(const uint8_t *bits, uint8_t *out, int64_t count)
     for (int64_t i = 0; i < count; i++) out[i] = bits[i >> 3] >> (7 - (i & 7)) & 1;
 }
 
-/* Decodes at least an area of a tile into decoder->tile. */
-static int decode(Decoder *decoder, const Level *level, int64_t tile, Area area)
+int decode_tile(Decoder *decoder, const Level *level, int64_t tile, Area area, Pixels *pixels)
 {
     const uint64_t offset = level->offsets[tile], count = level->counts[tile];
-    const int64_t line = level->tile_width * level->samples;
+    const int64_t line = level->tile_width * level->samples, needed = area.x1 * level->samples;
     const int64_t row_bytes = line * level->itemsize;
     const int64_t packed_bytes = (line + 7) / 8;
     if (reserve(decoder, &decoder->tile, &decoder->tile_size, (size_t)(row_bytes * level->tile_height))) return -1;
+    *pixels = (Pixels){decoder->tile, {row_bytes, (int64_t)level->samples * level->itemsize, level->itemsize}};
     if (count == 0) {
-        /* Never written: a sparse file. */
-        fill(decoder->tile + area.y0 * row_bytes, line * (area.y1 - area.y0), level->empty, level->itemsize);
+        /* Never written, in a sparse file: one row does for all. */
+        fill(decoder->tile, line, level->empty, level->itemsize);
+        pixels->stride[0] = 0;
         return 0;
     }
     level->counters->tiles++;
     if (count > MAX_COMPRESSED_BYTES || offset > (uint64_t)INT64_MAX - count)
         return fail(decoder, "the file says it is larger than a tile can be");
     if (level->codec != CODEC_NONE &&
-        (reserve(decoder, &decoder->raw, &decoder->raw_size, (size_t)count) ||
+        (reserve(decoder, &decoder->raw, &decoder->raw_size, (size_t)count + JPEG_PADDING) ||
          read_at(decoder, level, decoder->raw, (size_t)count, offset)))
         return -1;
     if (level->codec == CODEC_JPEG) return decode_jpeg(decoder, level, decoder->raw, (size_t)count, area);
@@ -334,15 +455,10 @@ static int decode(Decoder *decoder, const Level *level, int64_t tile, Area area)
             undo_float(row, decoder->line, line, level->samples, level->itemsize);
             continue;
         }
-        if (level->swap) swap_bytes(row, line, level->itemsize);
-        if (level->predictor == PREDICT_HORIZONTAL) undo_horizontal(row, line, level->samples, level->itemsize);
+        if (level->swap) swap_bytes(row, needed, level->itemsize);
+        if (level->predictor == PREDICT_HORIZONTAL) undo_horizontal(row, needed, level->samples, level->itemsize);
     }
     return 0;
-}
-
-const uint8_t *decode_tile(Decoder *decoder, const Level *level, int64_t tile, Area area)
-{
-    return decode(decoder, level, tile, area) ? NULL : decoder->tile;
 }
 
 const char *decoder_message(const Decoder *decoder) { return decoder->message; }

@@ -23,13 +23,17 @@ typedef struct {
     _Atomic uint64_t tiles, bytes;
 } Counters;
 
+/* Pixels in memory: the first one, and the strides of y, x and sample in bytes. */
+typedef struct {
+    const uint8_t *first;
+    int64_t stride[3];
+} Pixels;
+
 /* A level of a tiled TIFF; or pixels in memory, which are a level of one tile that needs no decoding. */
 typedef struct {
     int64_t height, width, tile_height, tile_width, columns, rows;
     int samples, itemsize;
-    /* Pixels in memory: where, and the strides of y, x and sample in bytes. NULL for a file. */
-    const uint8_t *pixels;
-    int64_t stride[3];
+    Pixels memory; /* of none where this is a file */
     /* A file: rows * columns places and sizes of tiles; a size of 0 is a tile that was never written. */
     int fd;
     Counters *counters;
@@ -61,10 +65,10 @@ void close_decoder(Decoder *decoder);
 
 /* Decodes at least an area of a tile, in pixels of the tile; it must lie in the tile and not be empty.
  *
- * Returns the tile's first pixel, rows of tile_width pixels one after the other, of which those of the area are
- * valid until the next call; or NULL, and decoder_message tells why.
+ * Returns 0 and the pixels of the tile, of which those of the area are valid until the next call; or -1, and
+ * decoder_message tells why.
  */
-const uint8_t *decode_tile(Decoder *decoder, const Level *level, int64_t tile, Area area);
+int decode_tile(Decoder *decoder, const Level *level, int64_t tile, Area area, Pixels *pixels);
 const char *decoder_message(const Decoder *decoder);
 
 #endif

@@ -203,8 +203,8 @@ static PyObject *raw_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     level->rows = level->columns = 1;
     level->samples = (int)pixels->shape[2];
     level->itemsize = (int)size;
-    level->pixels = pixels->buf;
-    for (int k = 0; k < 3; k++) level->stride[k] = pixels->strides[k];
+    level->memory.first = pixels->buf;
+    for (int k = 0; k < 3; k++) level->memory.stride[k] = pixels->strides[k];
     return (PyObject *)self;
 }
 
