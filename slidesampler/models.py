@@ -258,7 +258,7 @@ class CacheEntry:
     lossless : bool
         Whether the pixels are exactly the source's.
     in_place : bool
-        Whether ``files`` lie where the user put them, not in the cache.
+        Whether the image lies where the user put it, not in the cache.
     has_valid : bool
         Whether some pixels are marked invalid.
     channels : tuple of str
@@ -269,7 +269,7 @@ class CacheEntry:
     spec : mapping
         The options it was built with.
     checksums : mapping of str to str
-        Role to ``"blake2b:..."`` of the whole file.
+        Role to ``"blake2b:..."`` of the whole file, for the files in the cache.
     sizes_bytes : mapping of str to int
     created : str
         UTC, ISO 8601.
@@ -302,8 +302,8 @@ class CacheEntry:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes on disk, in-place files not counted."""
-        return 0 if self.in_place else sum(self.sizes_bytes.values())
+        """Bytes on disk, an image used in place not counted."""
+        return sum(size for role, size in self.sizes_bytes.items() if role in self.checksums)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

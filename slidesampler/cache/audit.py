@@ -22,6 +22,7 @@ from slidesampler.cache.label_index import INDEX_ROLE, check_index
 from slidesampler.cache.publish import LOCK_FILE, debris_of, discard_entry, entry_lock, remove_entry
 from slidesampler.cache.rebuild import label_folder_now, rebuild_entry
 from slidesampler.cache.store import CATALOGS, CacheStore, check_files, check_source
+from slidesampler.cache.tables import check_tables, is_table
 from slidesampler.errors import CacheError, CorruptEntryError, SlideSamplerError
 from slidesampler.models import CacheEntry
 from slidesampler.readers import open_reader, spec_for_entry
@@ -167,10 +168,10 @@ def _audit_entry(folder: Path) -> AuditRow:
         return replace(row, status="newer", reason=str(error))
     row = replace(row, name=entry.source["record"]["name"])
     damage = _damage(entry)
-    if damage and not entry.in_place:
+    if damage:
         return replace(row, status="corrupt", reason=damage)
     state = check_source(entry, full=True)
-    if entry.in_place and (damage or state.status != "same"):
+    if entry.in_place and (state.status != "same" or (damage := _reading(entry))):
         # Its file is the source: edited or gone, there is nothing of ours to repair.
         return replace(row, status="stale", reason=f"used in place, but {state.detail or damage}")
     if state.status == "changed":
@@ -187,18 +188,25 @@ def _audit_entry(folder: Path) -> AuditRow:
 
 
 def _damage(entry: CacheEntry) -> str:
-    """Return what is wrong with the files of an entry; empty where they are whole and open as recorded."""
+    """Return what is wrong with the files of an entry in the cache; empty where they are whole."""
     try:
         check_files(entry)
         for role, digest in entry.checksums.items():
             if hash_file(Path(entry.files[role])) != digest:
                 return f"{entry.files[role]} is not what was written: its sum differs"
+        check_tables(entry)
     except OSError as error:
         return str(error)
+    return "" if entry.in_place else _reading(entry)
+
+
+def _reading(entry: CacheEntry) -> str:
+    """Return what is wrong with opening an entry; empty where it opens as recorded."""
     for role in entry.files if entry.kind == "labels" else ("",):
         try:
             if role == INDEX_ROLE:
                 check_index(entry)
+            if role == INDEX_ROLE or is_table(role):
                 continue
             with closing(open_reader(spec_for_entry(entry, role))) as reader:
                 shape, levels = reader.shape, reader.levels

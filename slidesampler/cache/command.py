@@ -28,9 +28,9 @@ def build_command(
     'slidesampler build slides.json --workdir cache --backend cog --tissue otsu --only-images=7'
     """
     words = ["slidesampler", "build", manifest, "--workdir", workdir, "--backend", backend]
-    if codec is not None and codec != "auto" and backend == "cog":
+    if codec is not None and codec != "auto" and backend != "npy":
         words += ["--codec", codec]
-    if tile and backend == "cog":
+    if tile and backend != "npy":
         words += ["--tile", str(tile)]
     if instances:
         words.append("--instances")

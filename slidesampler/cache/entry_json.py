@@ -25,6 +25,7 @@ __all__ = [
     "class_map_to_dict",
     "label_spec_from_dict",
     "load_entry",
+    "own_files",
     "parse_entry",
     "record_from_dict",
     "record_to_dict",
@@ -43,7 +44,7 @@ def serialize_entry(entry: CacheEntry) -> str:
     """Return the text of ``entry.json``; files are named relative to the entry's folder."""
     folder = Path(entry.folder)
     files = {
-        role: name if entry.in_place else Path(name).relative_to(folder).as_posix()
+        role: Path(name).relative_to(folder).as_posix() if role in own_files(entry) else name
         for role, name in entry.files.items()
     }
     levels = [[level.height, level.width, *level.downsample] for level in entry.levels]
@@ -129,7 +130,10 @@ def _entry(values: Mapping[str, Any], folder: Path) -> CacheEntry:
     if len(shape) != 3 or not levels or (levels[0].height, levels[0].width) != shape[:2]:
         raise ValueError(f"shape is {shape}, levels are {levels}")
     in_place = _get(values, "in_place", bool)
-    files = {role: _file(name, folder, in_place) for role, name in _strings(values, "files").items()}
+    files = {
+        role: _file(name, folder, in_place and role == "image")
+        for role, name in _strings(values, "files").items()
+    }
     kind = _choice(values, "kind", ("image", "labels"))
     backend = _choice(values, "backend", ("cog", "npy"))
     roles = [kind if kind == "labels" else "image"]
@@ -137,8 +141,9 @@ def _entry(values: Mapping[str, Any], folder: Path) -> CacheEntry:
         roles += [f"level{number}" for number in range(1, len(levels))]
     sizes = {role: _whole(size) for role, size in _get(values, "sizes_bytes", dict).items()}
     checksums = _strings(values, "checksums")
-    # An entry in place has no checksums: its file is the source, whose fingerprint is recorded.
-    if not set(roles) <= set(files) == set(sizes) or (not in_place and set(checksums) != set(files)):
+    # A source that is used in place has no checksum: its fingerprint is recorded.
+    summed = set(files) - {"image"} if in_place else set(files)
+    if not set(roles) <= set(files) == set(sizes) or set(checksums) != summed:
         raise ValueError(
             f"the files named are {sorted(files)}, sizes {sorted(sizes)}, sums {sorted(checksums)}"
         )
@@ -234,6 +239,11 @@ def _file(name: str, folder: Path, in_place: bool) -> str:
     if not name or "\0" in name or pure.is_absolute() or ".." in pure.parts:
         raise ValueError(f"the file {name!r} is not in the entry's folder")
     return str(folder / pure)
+
+
+def own_files(entry: CacheEntry) -> dict[str, str]:
+    """Return the files of an entry, by role, that lie in its folder: all but a source that is used in place."""
+    return {role: name for role, name in entry.files.items() if not (entry.in_place and role == "image")}
 
 
 def recorded_stamps(entry: CacheEntry) -> tuple[FileStamp, ...]:

@@ -68,10 +68,14 @@ def label_spec_dict(spec: LabelSpec) -> dict[str, Any]:
 
 
 def variant_folder_name(spec: BuildSpec) -> str:
-    """Return ``<backend>-<codec>[-qNN]-<tile>-<8 digits>`` of a resolved spec."""
+    """Return ``<backend>-<codec>[-qNN]-<tile>-<8 digits>`` of a resolved spec.
+
+    The backend is the one that entries are stored as: what was built in place or converted for *auto* is found
+    where a COG is looked for, and a COG that is there already is taken by *auto*.
+    """
     quality = "" if spec.quality is None else f"-q{spec.quality}"
-    digits = _hash([spec_dict(spec), FORMAT_VERSION], 8)
-    return f"{spec.backend}-{spec.codec}{quality}-{spec.tile}-{digits}"
+    digits = _hash([{**spec_dict(spec), "backend": spec.stored_as}, FORMAT_VERSION], 8)
+    return f"{spec.stored_as}-{spec.codec}{quality}-{spec.tile}-{digits}"
 
 
 def label_folder_name(

@@ -12,7 +12,7 @@ from typing import Any
 
 import tifffile
 
-from slidesampler.cache.entry_json import class_map_to_dict, record_to_dict, recorded_stamps
+from slidesampler.cache.entry_json import class_map_to_dict, own_files, record_to_dict, recorded_stamps
 from slidesampler.cache.fingerprint import (
     FileStamp,
     canonical_name,
@@ -25,6 +25,7 @@ from slidesampler.cache.key import entry_key, label_spec_dict, spec_dict
 from slidesampler.cache.publish import checksum_files, new_generation, publish_entry
 from slidesampler.cache.spec import WrittenFiles
 from slidesampler.cache.store import CacheStore
+from slidesampler.cache.tables import with_tables
 from slidesampler.cache.task import EntryTask
 from slidesampler.errors import BuildError, CacheError, ReadError, SourceMissingError
 from slidesampler.foreground import image_tissue
@@ -38,6 +39,7 @@ from slidesampler.readers import (
     spec_for_record,
 )
 from slidesampler.readers.base import Reader
+from slidesampler.readers.tile_table import TABLE_SUFFIX, write_table
 
 __all__ = ["make_entry"]
 
@@ -66,7 +68,7 @@ def make_entry(
     with naming_image(task.record), _open_source(task) as source:
         started(source.shape[0] * source.shape[1])
         if action == "in-place":
-            return _record_in_place(task)
+            return _record_in_place(task, source)
         return _write(task, source, advanced)
 
 
@@ -89,8 +91,8 @@ def _source_spec(task: EntryTask) -> ReaderSpec:
 
 def _open_built(task: EntryTask) -> Reader | None:
     entry = _built_image(task)
-    # An image used in place is its source, less the valid mask that the manifest may name beside it.
-    if entry is None or entry.in_place:
+    # Of an image used in place without a table of its tiles its source says as much.
+    if entry is None or (entry.in_place and not own_files(entry)):
         return None
     # Another process may be replacing the entry: then the source serves.
     with suppress(ReadError):
@@ -150,6 +152,8 @@ def _fill_image(
     from slidesampler.cache.write import write_image
 
     written = write_image(source, folder, task.spec, threads=task.threads, advance=advanced)
+    if task.spec.stored_as == "cog":
+        written = with_tables(folder, written)
     entry = _with_files(entry, folder, written)
     with closing(open_reader(spec_for_entry(entry))) as built:
         verify_image(source, built, lossless=entry.lossless, seed=0, levels=entry.levels)
@@ -182,8 +186,10 @@ def _fill_labels(
             threads=task.threads,
             advance=advanced,
         )
+        rasters = written.files
+        written = with_tables(folder, written)
         layer = LabelSource(size, shapes, class_map, label_spec, base=base, valid=valid)
-        for role, name in written.files.items():
+        for role, name in rasters.items():
             with closing(open_reader(ReaderSpec("cog", str(folder / name)))) as built:
                 verify_labels(layer, built, seed=0, instances=role == "instances")
         tissue = image_tissue(task.record, label_spec, size, partial(_open_colours, task))
@@ -227,21 +233,37 @@ def _with_files(entry: CacheEntry, folder: Path, written: WrittenFiles) -> Cache
     )
 
 
-def _record_in_place(task: EntryTask) -> CacheEntry:
+def _record_in_place(task: EntryTask, source: Reader) -> CacheEntry:
+    from slidesampler.cache.in_place import find_in_place
+
     stamps = with_hashes(_stamps_now(task), full=task.spec.full_hash)
+    found = find_in_place(task.record, task.spec)
     path = canonical_name(task.record.assets[0].path)
-    with closing(open_reader(ReaderSpec("cog", path, channels=task.record.channels))) as reader:
-        entry = _entry(task, stamps, reader)
     tile, codec = _tiff_facts(path)
     entry = replace(
-        entry,
+        _entry(task, stamps, source),
         files={"image": path},
         sizes_bytes={"image": Path(path).stat().st_size},
         in_place=True,
+        has_valid=source.has_valid if found.table is None else found.table.valid != "all",
         tile=tile,
         codec=codec,
+        extra={"cog": found.cog},
     )
-    publish_entry(entry, None)
+    if found.table is None:
+        publish_entry(entry, None)
+        return entry
+    with new_generation(Path(task.row.folder)) as generation:
+        name = f"image{TABLE_SUFFIX}"
+        write_table(generation.partial / name, found.table)
+        checksums, sizes = checksum_files({name: generation.partial / name})
+        entry = replace(
+            entry,
+            files={**entry.files, name: str(generation.final / name)},
+            checksums=checksums,
+            sizes_bytes={**entry.sizes_bytes, **sizes},
+        )
+        publish_entry(entry, generation)
     return entry
 
 
@@ -271,7 +293,7 @@ def _entry(task: EntryTask, stamps: tuple[FileStamp, ...], reader: Reader) -> Ca
         key=entry_key(folder.relative_to(task.workdir).as_posix(), stamps),
         folder=str(folder),
         files={},
-        backend="cog" if task.labels is not None else task.spec.backend,
+        backend="cog" if task.labels is not None else task.spec.stored_as,
         shape=reader.shape,
         dtype=reader.dtype.name,
         levels=reader.levels,

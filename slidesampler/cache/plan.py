@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from slidesampler.cache.entry_json import load_entry
+from slidesampler.cache.in_place import find_in_place
 from slidesampler.cache.spec import BuildSpec
 from slidesampler.cache.store import CacheStore, check_files, check_source
-from slidesampler.errors import CacheError, CorruptEntryError
+from slidesampler.cache.tables import check_tables
+from slidesampler.errors import CacheError, CorruptEntryError, UnsupportedSourceError
 from slidesampler.manifest import Manifest
 from slidesampler.models import CacheEntry, ImageRecord
-from slidesampler.readers.array import ARRAY_SCHEME
 
 __all__ = ["BuildPlan", "PlanRow", "can_use_in_place", "plan_build", "plan_entry", "what_to_build"]
 
@@ -32,7 +33,7 @@ class PlanRow:
     name : str
     what : {"image", "labels"}
     action : {"build", "reuse", "rebuild", "in-place"}
-        ``"in-place"``: the source is a valid COG, which is recorded and not copied.
+        ``"in-place"``: the source is read where it lies: recorded, and not copied.
     reason : str
     path : str
         The source (the first file of several).
@@ -154,9 +155,17 @@ def plan_entry(record: ImageRecord, what: What, folder: Path, spec: BuildSpec, *
     entry, reason = _usable(folder, what, spec)
     if entry is None:
         action: Action = "rebuild" if reason else "build"
-        if what == "image" and not force and can_use_in_place(record, spec):
-            return replace(row, action="in-place", reason="the source is a valid COG")
-        return replace(row, action=action, reason=reason or "not in the cache")
+        reason = reason or "not in the cache"
+        if what == "image" and not force and spec.stored_as == "cog":
+            try:
+                cog = find_in_place(record, spec).cog
+            except UnsupportedSourceError as error:
+                # Whoever asks for a COG knows that others are converted.
+                reason += f"; converted: {error}" if spec.backend == "auto" else ""
+            else:
+                found = "a valid COG" if cog else "tiles that can be read where they lie"
+                return replace(row, action="in-place", reason=f"the source is {found}")
+        return replace(row, action=action, reason=reason)
     if force:
         return replace(row, action="rebuild", reason="forced")
     if mismatch := _size_mismatch(record, entry):
@@ -179,6 +188,9 @@ def _usable(folder: Path, what: What, spec: BuildSpec) -> tuple[CacheEntry | Non
     try:
         entry = load_entry(folder)
         check_files(entry)
+        if entry.in_place:
+            # The only files of such an entry, and small ones.
+            check_tables(entry)
     except FileNotFoundError:
         return None, ""
     except CorruptEntryError as error:
@@ -188,6 +200,8 @@ def _usable(folder: Path, what: What, spec: BuildSpec) -> tuple[CacheEntry | Non
     state = check_source(entry)
     if state.status == "changed" or (state.status == "gone" and entry.in_place):
         return None, f"stale: {state.detail}"
+    if entry.in_place and spec.backend == "cog" and entry.extra.get("cog") is False:
+        return None, "a COG was asked for and the entry is its source, used in place"
     if what == "labels" and spec.instances and "instances" not in entry.files:
         return None, "an instance layer was asked for and the entry has none"
     if what == "labels" and "index" not in entry.files:
@@ -204,13 +218,9 @@ def _has_full_hash(entry: CacheEntry) -> bool:
 
 
 def can_use_in_place(record: ImageRecord, spec: BuildSpec) -> bool:
-    """Whether the source is one valid COG that reads as it should, so that nothing need be copied."""
-    if spec.backend != "cog" or len(record.assets) != 1 or record.valid is not None:
+    """Whether a source is read where it lies, so that nothing need be converted; ``spec`` is resolved."""
+    try:
+        find_in_place(record, spec)
+    except UnsupportedSourceError:
         return False
-    path = Path(record.assets[0].path)
-    if record.assets[0].path.startswith((ARRAY_SCHEME, "/vsi")) or not path.is_file():
-        return False
-    # Imported here: it needs GDAL.
-    from slidesampler.cache.cog_check import valid_cog
-
-    return valid_cog(path)
+    return True

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from slidesampler.cache.entry_json import ENTRY_FILE, load_entry, serialize_entry
+from slidesampler.cache.entry_json import ENTRY_FILE, load_entry, own_files, serialize_entry
 from slidesampler.cache.fingerprint import hash_file
 from slidesampler.errors import CacheError
 from slidesampler.models import CacheEntry
@@ -141,9 +141,7 @@ def _named_generations(folder: Path) -> set[str]:
         entry = load_entry(folder)
     except FileNotFoundError:
         return set()
-    if entry.in_place:
-        return set()
-    return {Path(name).relative_to(folder).parts[0] for name in entry.files.values()}
+    return {Path(name).relative_to(folder).parts[0] for name in own_files(entry).values()}
 
 
 def publish_entry(entry: CacheEntry, generation: Generation | None) -> None:
@@ -154,7 +152,7 @@ def publish_entry(entry: CacheEntry, generation: Generation | None) -> None:
     entry : CacheEntry
         Names its files where they will lie.
     generation : Generation or None
-        None for an entry used in place.
+        None for an entry without files of its own.
 
     Raises
     ------

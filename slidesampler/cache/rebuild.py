@@ -51,8 +51,10 @@ def _task(
     row = PlanRow(record.image_id, record.name, what, "rebuild", "corrupt", record.assets[0].path, entry.folder)
     manifest = entry.source.get("manifest")
     threads = os.cpu_count() or 1
-    # Forced: the damage may be one that only the sums show. A COG used in place has no files that could be.
-    return EntryTask(row, record, spec, str(store.workdir), True, threads, labels, manifest)
+    # Forced: the damage may be one that only the sums show. An image used in place would be copied,
+    # and its sums are looked at anyway.
+    forced = not entry.in_place
+    return EntryTask(row, record, spec, str(store.workdir), forced, threads, labels, manifest)
 
 
 def _image_task(store: CacheStore, entry: CacheEntry, record: ImageRecord) -> EntryTask:

@@ -11,7 +11,7 @@ from slidesampler.models import LabelSpec, Level
 
 __all__ = ["CODECS", "DEFAULT_QUALITY", "TILES", "Backend", "BuildSpec", "Codec", "WrittenFiles"]
 
-Backend = Literal["cog", "npy"]
+Backend = Literal["cog", "npy", "auto"]
 Codec = Literal["auto", "zstd", "deflate", "lzw", "jpeg", "webp", "none"]
 
 #: Names a user may give to ``--codec``; which of them GDAL can write is ``codecs.cog_codecs()``.
@@ -28,7 +28,8 @@ class BuildSpec:
 
     Parameters
     ----------
-    backend : {"cog", "npy"}
+    backend : {"cog", "npy", "auto"}
+        ``"auto"``: as ``"cog"``, but a source whose tiles can be read where they lie is not converted.
     codec : {"auto", "zstd", "deflate", "lzw", "jpeg", "webp", "none"}
         ``"auto"`` never adds loss: zstd where this GDAL can, else deflate; ``"none"`` for npy, which holds
         plain pixels and takes nothing else.
@@ -89,6 +90,11 @@ class BuildSpec:
                 raise CodecError(f"quality must be 1 to 100, got {self.quality}")
 
     @property
+    def stored_as(self) -> str:
+        """Backend of the entries: ``"cog"`` or ``"npy"``."""
+        return "npy" if self.backend == "npy" else "cog"
+
+    @property
     def lossless(self) -> bool:
         """Whether pixels come back exactly: every codec but JPEG, and WebP below quality 100."""
         return self.codec not in DEFAULT_QUALITY or (self.codec == "webp" and self.quality == 100)
@@ -102,7 +108,7 @@ class BuildSpec:
         Raises
         ------
         MissingDependencyError
-            If the backend is cog and GDAL is not installed.
+            If the backend is cog or auto and GDAL is not installed.
         """
         if self.backend == "npy":
             return replace(self, codec="none", tile=0)

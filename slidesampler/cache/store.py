@@ -70,10 +70,10 @@ class AnnotationTable(Protocol):
 
 def check_files(entry: CacheEntry) -> None:
     """Raise CorruptEntryError unless the entry's files are there with their recorded sizes."""
-    if entry.in_place:
-        # The file is the source: whether it is there, and what it was, its stamps say.
-        return
     for role, name in entry.files.items():
+        if entry.in_place and role == "image":
+            # The file is the source: whether it is there, and what it was, its stamps say.
+            continue
         try:
             size = Path(name).stat().st_size
         except OSError as error:
@@ -180,9 +180,10 @@ class CacheStore:
         Parameters
         ----------
         record : ImageRecord
-        backend : {"cog", "npy"}
+        backend : {"cog", "npy", "auto"}
+            cog and auto are found by each other: whatever was built for either is a TIFF read by its tiles.
         codec, tile : str, int, optional
-            What was asked of the build (or what the files have, for a COG used in place). Any where None.
+            What was asked of the build (or what the files have, for a TIFF used in place). Any where None.
 
         Raises
         ------
@@ -207,7 +208,7 @@ class CacheStore:
         tile = None if backend == "npy" else tile
         found: list[CacheEntry] = []
         newer: CacheError | None = None
-        for name in variants_in(folder, backend):
+        for name in variants_in(folder, "npy" if backend == "npy" else "cog"):
             try:
                 entry = load_entry(folder / name)
             except FileNotFoundError:

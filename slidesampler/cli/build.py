@@ -23,6 +23,7 @@ __all__ = ["EXAMPLES", "Backend", "Codec", "Overlap", "Tile", "Tissue", "build",
 EXAMPLES = (
     "\b\nExamples:\n"
     "  slidesampler build slides.kwcoco.json --workdir cache --jobs 8\n"
+    "  slidesampler build slides.kwcoco.json --workdir cache --backend auto\n"
     "  slidesampler build slides.kwcoco.json --workdir cache --backend npy --only-images 3,7\n"
     "  slidesampler build slides.kwcoco.json --workdir cache --codec jpeg --quality 90\n"
     "  slidesampler build slides.kwcoco.json --workdir cache --tile auto --window 512\n"
@@ -33,6 +34,7 @@ EXAMPLES = (
 class Backend(enum.StrEnum):
     """Kinds of cache."""
 
+    AUTO = "auto"
     COG = "cog"
     NPY = "npy"
 
@@ -81,7 +83,11 @@ def build(
         ),
     ],
     backend: Annotated[
-        Backend, typer.Option(help="cog: compressed and tiled; npy: plain arrays to map into memory.")
+        Backend,
+        typer.Option(
+            help="cog: compressed and tiled; npy: plain arrays to map into memory; auto: slides where they "
+            "lie where their tiles can be read there, else cog."
+        ),
     ] = Backend.COG,
     codec: Annotated[
         Codec,

@@ -63,6 +63,10 @@ class ValidMask:
         self.only_band: int | None = None
         if self.present and not self._nodata and not (self._alpha and self._mask):
             self.only_band = self._alpha or 0
+        #: The one number that alone says what is not valid; None where something else has a say.
+        self.only_nodata: int | None = None
+        if self._nodata and not self._alpha and not first & gdal.GMF_PER_DATASET:
+            self.only_nodata = _one_nodata(source.base, colour)
         self._reduced: dict[int, bool] = {}
 
     def read(self, window: Window, level: int) -> NDArray[np.bool_]:
@@ -107,3 +111,17 @@ class ValidMask:
         size = (base.RasterYSize, base.RasterXSize)
         here = Level.of(size, (dataset.RasterYSize, dataset.RasterXSize))
         return decimate(lambda part: self._read_mask(base, part, 1), window, here, size)
+
+
+def _one_nodata(dataset: Any, bands: list[int]) -> int | None:
+    """Return the nodata value that all bands have; None where they differ, or do not hold just that number.
+
+    GDAL compares floats with a tolerance, which is its own.
+    """
+    codes = {dataset.GetRasterBand(i).DataType for i in bands}
+    values = {dataset.GetRasterBand(i).GetNoDataValue() for i in bands}
+    dtypes = [dtype for dtype, code in GDAL_CODES.items() if code in codes]
+    if len(dtypes) != 1 or len(values) != 1 or dtypes[0].kind not in "ui" or dtypes[0].itemsize > 4:
+        return None
+    value, limits = values.pop(), np.iinfo(dtypes[0])
+    return int(value) if limits.min <= value <= limits.max and value == int(value) else None

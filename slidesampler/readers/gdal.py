@@ -40,12 +40,14 @@ from slidesampler.geometry import Window
 from slidesampler.readers._gdal_facts import channel_names, pixel_size_um
 from slidesampler.readers._gdal_io import GDAL_CODES, byte_reader, gdal
 from slidesampler.readers._gdal_levels import LevelDatasets
+from slidesampler.readers._gdal_tiles import tile_facts
 from slidesampler.readers._gdal_valid import ValidMask, split_alpha
 from slidesampler.readers.base import check_channels, check_window, output_array
 from slidesampler.readers.forking import check_process
 from slidesampler.readers.headers import HeaderFacts, read_header
 from slidesampler.readers.orientation import UPRIGHT
 from slidesampler.readers.presentation import Presentation, palette_presentation, scale_presentation
+from slidesampler.readers.tile_survey import TileFacts
 
 __all__ = ["GdalReader", "stored_dtype"]
 
@@ -215,6 +217,21 @@ class GdalReader:
             self._read_stored(source, window, level, self._bands, index)
             valid &= self._transparent[index[..., 0]]
         return valid
+
+    def tile_facts(self) -> TileFacts:
+        """Return what must be known besides its directories to read the file tile by tile.
+
+        Raises
+        ------
+        UnsupportedSourceError
+            If the pixels are not those that the file stores; says what is done to them.
+        """
+        source = self._open()
+        if self._show is not None or not self._upright:
+            raise UnsupportedSourceError(
+                f"{self.name}: its pixels are presented: palette, depth or orientation"
+            )
+        return tile_facts(source, self.name)
 
     def _drop(self) -> None:
         if self._source is not None:

@@ -15,6 +15,7 @@ from slidesampler.models import Level
 from slidesampler.readers.base import check_channels, check_window, output_array
 from slidesampler.readers.forking import FORK_GATE, check_process
 from slidesampler.readers.paths import require_file
+from slidesampler.readers.tile_survey import TileFacts
 
 try:
     import openslide
@@ -172,6 +173,20 @@ class OpenSlideReader:
         for band in _bands(window):
             valid[band.y - window.y : band.y1 - window.y] = self._paint(band, level)[..., 3] != 0
         return valid
+
+    def tile_facts(self) -> TileFacts:
+        """Return what must be known besides its directories to read the file tile by tile.
+
+        Raises
+        ------
+        UnsupportedSourceError
+            If OpenSlide does more than to decode tiles: for every vendor but Aperio, whose levels are the tiled
+            pages of the file.
+        """
+        vendor = self._open().properties.get(openslide.PROPERTY_NAME_VENDOR)
+        if vendor != "aperio":
+            raise UnsupportedSourceError(f"{self.name}: slides of the vendor {vendor!r} are put together")
+        return TileFacts((0, 1, 2), empty=None, unmarked=True)
 
     def _paint(self, window: Window, level: int) -> NDArray[np.uint8]:
         downsample = self._downsamples[level]

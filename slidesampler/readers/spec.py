@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from slidesampler.errors import MissingDependencyError, ReadError, UnsupportedSourceError
+from slidesampler import _native
+from slidesampler.errors import MissingDependencyError, ReadError, StaleEntryError, UnsupportedSourceError
 from slidesampler.models import Asset, CacheEntry, ImageRecord
 from slidesampler.readers.base import Reader
 from slidesampler.readers.paths import require_file
+from slidesampler.readers.tile_table import TABLE_SUFFIX, load_table
 
 __all__ = [
     "KINDS",
@@ -22,7 +24,7 @@ __all__ = [
 ]
 
 #: Kinds of readers, in the order of the table in :class:`ReaderSpec`.
-KINDS = ("auto", "gdal", "openslide", "npy", "cog", "array", "stack")
+KINDS = ("auto", "gdal", "openslide", "npy", "cog", "tiled", "array", "stack")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +35,12 @@ class ReaderSpec:
     ----------
     kind : str
         ``"auto"``: by what the file is; ``"gdal"``, ``"openslide"``, ``"npy"``, ``"cog"``, ``"array"``: that
-        reader; ``"stack"``: ``parts``.
+        reader; ``"tiled"``: a TIFF by the table of its tiles; ``"stack"``: ``parts``.
     path : str
         The file, any name GDAL understands, or ``array://NAME``.
     files : tuple of (role, path)
-        For images of several files: those of an npy entry (:class:`~slidesampler.readers.npy.NpyReader`).
+        For images of several files: those of an npy entry (:class:`~slidesampler.readers.npy.NpyReader`); the
+        table (``"tiles"``) of a TIFF.
     parts : tuple of ReaderSpec
         For ``"stack"``: the assets whose channels are put one after the other.
     channels : tuple of str
@@ -100,7 +103,7 @@ def _raw_spec(asset: Asset | None) -> ReaderSpec | None:
 
 
 def spec_for_entry(entry: CacheEntry, role: str = "") -> ReaderSpec:
-    """Return how to read a finished entry of the cache, or an existing COG that it points to.
+    """Return how to read a finished entry of the cache, or an existing TIFF that it points to.
 
     Parameters
     ----------
@@ -117,7 +120,9 @@ def spec_for_entry(entry: CacheEntry, role: str = "") -> ReaderSpec:
     if role not in entry.files:
         raise ReadError(f"entry {entry.key} of {entry.folder} has no {role!r}; it has {', '.join(entry.files)}")
     names = entry.channels if role == "image" else ()
-    return ReaderSpec("cog", entry.files[role], channels=names, token=entry.key, mpp=entry.mpp)
+    table = entry.files.get(role + TABLE_SUFFIX)
+    kind, files = ("cog", ()) if table is None else ("tiled", (("tiles", table),))
+    return ReaderSpec(kind, entry.files[role], files, channels=names, token=entry.key, mpp=entry.mpp)
 
 
 def open_reader(spec: ReaderSpec) -> Reader:
@@ -214,6 +219,20 @@ def _open_cog(spec: ReaderSpec) -> Reader:
     return CogReader(spec.path, channels=spec.channels, mpp=spec.mpp)
 
 
+def _open_tiled(spec: ReaderSpec) -> Reader:
+    from slidesampler.readers.tiled import TiledReader
+
+    table = load_table(dict(spec.files)["tiles"])
+    if _native.tiles is not None:
+        try:
+            return TiledReader(spec.path, table, channels=spec.channels, mpp=spec.mpp)
+        except StaleEntryError:
+            # A file of the cache is read as it is, as it was before there were tables.
+            if not table.owned:
+                raise
+    return open_reader(replace(spec, kind=table.reader, files=()))
+
+
 def _open_array(spec: ReaderSpec) -> Reader:
     from slidesampler.readers.array import ArrayReader, registered_array
 
@@ -228,5 +247,6 @@ _OPENERS: dict[str, Callable[[ReaderSpec], Reader]] = {
     "openslide": _open_openslide,
     "npy": _open_npy,
     "cog": _open_cog,
+    "tiled": _open_tiled,
     "array": _open_array,
 }

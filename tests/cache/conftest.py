@@ -13,7 +13,7 @@ import tifffile
 from slidesampler.cache import BuildSpec, CacheStore, build
 from slidesampler.cache import store as store_module
 from slidesampler.cache.catalog import CATALOG_FILE
-from slidesampler.cache.entry_json import load_entry
+from slidesampler.cache.entry_json import load_entry, own_files
 from slidesampler.cache.store import MARKER_FILE
 from slidesampler.manifest import Manifest
 
@@ -118,9 +118,8 @@ def unexpected_files(workdir: Path) -> list[str]:
     for path in workdir.rglob("entry.json"):
         expected |= {path, path.parent, path.parent.parent, path.parent / ".lock"}
         entry = load_entry(path.parent)
-        if not entry.in_place:
-            files = {Path(name) for name in entry.files.values()}
-            expected |= files | {file.parent for file in files}
+        files = {Path(name) for name in own_files(entry).values()}
+        expected |= files | {file.parent for file in files}
     return sorted(str(path.relative_to(workdir)) for path in workdir.rglob("*") if path not in expected)
 
 
