@@ -419,6 +419,25 @@ class Sampler(ChoosesWindows):
         layers = Wanted(with_annots, with_mask, with_instances, visible_threshold)
         return self._batches.load(targets, out, threads, layers, channels_first=channels_first)
 
+    def load_batches(
+        self,
+        targets: Iterable[Target | Mapping[str, Any]],
+        threads: int | None = None,
+        *,
+        with_annots: bool = False,
+        with_mask: bool = True,
+        with_instances: bool = False,
+        visible_threshold: float = 0.0,
+        channels_first: bool = False,
+    ) -> list[tuple[tuple[int, ...], Batch]]:
+        """Return windows of any sizes: a batch for those that are alike, with their places among the targets.
+
+        Parameters and errors are those of :meth:`load_batch`. Every target is in one batch; the places of a
+        batch ascend.
+        """
+        layers = Wanted(with_annots, with_mask, with_instances, visible_threshold)
+        return self._batches.load_alike(targets, threads, layers, channels_first=channels_first)
+
     def load_mask(self, image_id: int, window: Window, size: tuple[int, int] | None = None) -> NDArray[Any]:
         """Return the mask of a window without reading its pixels, ``(H, W)``.
 

@@ -70,6 +70,31 @@ class BatchLoader:
             self._loader.forget(target)
         return load()
 
+    def load_alike(
+        self,
+        targets: Iterable[Target | Mapping[str, Any]],
+        threads: int | None,
+        wanted: Wanted,
+        *,
+        channels_first: bool,
+    ) -> list[tuple[tuple[int, ...], Batch]]:
+        """Return a batch for each kind of window; see :meth:`slidesampler.Sampler.load_batches`."""
+        asked = [Target.coerce(target) for target in targets]
+        alike: dict[tuple[Any, ...], list[int]] = {}
+        for slot, target in enumerate(asked):
+            frames = self._loader.frames(target) if is_sequence(target) else [target]
+            if not frames:
+                raise TargetError(f"video {target.video_id} has no frames; name their 'image_ids'")
+            first = self._loader.resolve(frames[0])
+            kind = (is_sequence(target), len(frames), first.size, *self._pixels_of(first))
+            alike.setdefault(kind, []).append(slot)
+        found = []
+        for slots in alike.values():
+            some = [asked[slot] for slot in slots]
+            batch = self.load(some, None, threads, wanted, channels_first=channels_first)
+            found.append((tuple(slots), batch))
+        return found
+
     def _frames(self, asked: Sequence[Target]) -> tuple[int | None, list[Target]]:
         """Return how many frames each sequence has, and all of them in a row; None where there is none."""
         sequences = [is_sequence(target) for target in asked]

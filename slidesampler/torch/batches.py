@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch.utils.data import default_collate
+from torch.utils.data import default_collate, get_worker_info
 
 from slidesampler.errors import TargetError
 from slidesampler.torch.items import Item
@@ -59,8 +59,27 @@ def _collate_values(key: str, values: list[Any]) -> Any:
                 f"{key!r} cannot be stacked: the batch holds {found}; give all targets the same size "
                 "(and, where images differ, 'channels' and 'dtype'), or use batches of one image kind"
             )
+        if get_worker_info() is None and (whole := _already_stacked(values)) is not None:
+            return whole
         # In a worker process this stacks straight into memory shared with the parent.
         return default_collate(values)
     if all(isinstance(value, int | float) for value in values):
         return torch.tensor(values)
     return values
+
+
+def _already_stacked(values: list[torch.Tensor]) -> torch.Tensor | None:
+    """Return the tensor whose slices these are, one after the other, as they are in a batch; None otherwise."""
+    first = values[0]
+    step = first.numel()
+    if type(first) is not torch.Tensor or not first.is_contiguous() or first.requires_grad or step == 0:
+        return None
+    storage, offset = first.untyped_storage(), first.storage_offset()
+    for place, value in enumerate(values):
+        if (
+            value.untyped_storage().data_ptr() != storage.data_ptr()
+            or value.storage_offset() != offset + place * step
+            or not value.is_contiguous()
+        ):
+            return None
+    return first.as_strided((len(values), *first.shape), (step, *first.stride()))

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
+from slidesampler.batching import usable_cores
+from slidesampler.models import Sample
 from slidesampler.sampling import FixedSource, TargetSource
 from slidesampler.sampling.log import SampleLog
 from slidesampler.target import Target
 from slidesampler.torch.batches import collate
-from slidesampler.torch.items import Item, sample_to_item
+from slidesampler.torch.items import Item, batch_to_items, sample_to_item
 
 if TYPE_CHECKING:
     from slidesampler.sampler import Sampler
@@ -46,6 +49,9 @@ class WindowDataset(Dataset[Item]):
         takes in memory and between processes, and ``batch["mask"].long()`` is quick on the device.
     log : SampleLog, optional
         Gets a line for every window loaded, in the process that loaded it.
+    threads : int, optional
+        Threads that read a batch together, in each process. All processors that the process may use, dealt out
+        to the workers of a ``DataLoader``, where None; so few workers, or none, keep them all busy.
 
     Raises
     ------
@@ -80,6 +86,7 @@ class WindowDataset(Dataset[Item]):
         visible_threshold: float = 0.0,
         mask_dtype: torch.dtype | None = None,
         log: SampleLog | None = None,
+        threads: int | None = None,
     ) -> None:
         self.sampler = sampler
         self.source: TargetSource = (
@@ -92,6 +99,9 @@ class WindowDataset(Dataset[Item]):
         self.visible_threshold = visible_threshold
         self.mask_dtype = mask_dtype
         self.log = log
+        if threads is not None and threads < 1:
+            raise ValueError(f"threads must be at least 1, got {threads}")
+        self.threads = threads
         # In shared memory: workers that persist over epochs have a copy of the dataset, and must hear of a new
         # epoch all the same.
         self._epoch = _shared(torch.zeros((), dtype=torch.int64))
@@ -129,16 +139,36 @@ class WindowDataset(Dataset[Item]):
         return self._load(*self._choose(index))
 
     def __getitems__(self, indices: Sequence[int | tuple[int, int]]) -> list[Item]:
-        """Return items in the order asked, reading them in the order in which they lie in the images.
+        """Return items in the order asked, read as one batch; see :meth:`slidesampler.Sampler.load_batch`.
 
-        What a ``DataLoader`` calls for a batch. Neighbouring windows of one image share tiles, so reading them
-        one after the other decodes these once.
+        What a ``DataLoader`` calls. The tensors of a batch lie one after the other in memory, so that
+        :meth:`collate` can stack them without a copy.
         """
         chosen = [self._choose(index) for index in indices]
-        items: list[Item] = [{}] * len(chosen)
-        for position in sorted(range(len(chosen)), key=lambda position: _place(chosen[position][2])):
-            items[position] = self._load(*chosen[position])
-        return items
+        try:
+            batches = self.sampler.load_batches(
+                [target for _, _, target in chosen],
+                self._threads(),
+                with_annots=self.with_annots,
+                with_mask=self.with_mask,
+                with_instances=self.with_instances,
+                visible_threshold=self.visible_threshold,
+                channels_first=True,
+            )
+        except Exception:
+            # Loaded one by one, the item that fails says which it is.
+            return [self._load(*one) for one in chosen]
+        loaded: dict[int, tuple[Sample, Item]] = {}
+        for places, batch in batches:
+            pairs = zip(batch, batch_to_items(batch, self.mask_dtype), strict=True)
+            loaded.update(zip(places, pairs, strict=True))
+        return [self._finish(*one, *loaded[place]) for place, one in enumerate(chosen)]
+
+    def _threads(self) -> int:
+        if self.threads is not None:
+            return self.threads
+        worker = get_worker_info()
+        return max(1, usable_cores() // (1 if worker is None else worker.num_workers))
 
     def _choose(self, index: int | tuple[int, int]) -> tuple[int, int, Target]:
         if isinstance(index, tuple):
@@ -158,7 +188,7 @@ class WindowDataset(Dataset[Item]):
             raise
 
     def _load(self, epoch: int, index: int, target: Target) -> Item:
-        try:
+        with _naming_item(epoch, index, target):
             sample = self.sampler.load_sample(
                 target,
                 self.with_annots,
@@ -166,17 +196,16 @@ class WindowDataset(Dataset[Item]):
                 with_instances=self.with_instances,
                 visible_threshold=self.visible_threshold,
             )
+        return self._finish(epoch, index, target, sample, sample_to_item(sample, self.mask_dtype))
+
+    def _finish(self, epoch: int, index: int, target: Target, sample: Sample, item: Item) -> Item:
+        with _naming_item(epoch, index, target):
             if self.log is not None:
                 self.log.write(sample, epoch=epoch, index=index)
-            item = sample_to_item(sample, self.mask_dtype)
             item["index"], item["epoch"] = index, epoch
             if self.transform is None:
                 return item
             changed = self.transform(item)
-        except Exception as error:
-            # Torch sends a worker's error as its class and its printed traceback, of which notes are a part.
-            error.add_note(f"in item {index} of epoch {epoch}, target {target.to_mapping()}")
-            raise
         if not isinstance(changed, dict):
             raise TypeError(f"the transform must return the item, a dict; it returned {type(changed).__name__}")
         return changed
@@ -192,8 +221,12 @@ def _shared(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.share_memory_()  # type: ignore[no-untyped-call,no-any-return]
 
 
-def _place(target: Target) -> tuple[int, int, int]:
-    """Return a key that sorts targets by where their pixels lie."""
-    window = target.window
-    image_id = -1 if target.image_id is None else target.image_id
-    return (image_id, 0, 0) if window is None else (image_id, window.y, window.x)
+@contextmanager
+def _naming_item(epoch: int, index: int, target: Target) -> Iterator[None]:
+    """Note in an error which item it is about."""
+    try:
+        yield
+    except Exception as error:
+        # Torch sends a worker's error as its class and its printed traceback, of which notes are a part.
+        error.add_note(f"in item {index} of epoch {epoch}, target {target.to_mapping()}")
+        raise

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from slidesampler.batching import Batch
 from slidesampler.models import Sample
 
-__all__ = ["Item", "sample_to_item"]
+__all__ = ["Item", "batch_to_items", "sample_to_item"]
 
 #: One window (or one batch of them) as tensors, by name.
 Item = dict[str, Any]
@@ -56,10 +57,56 @@ def sample_to_item(sample: Sample, mask_dtype: torch.dtype | None = None) -> Ite
     few columns for each window of each prefetched batch would use up what a process may have open;
     ``torch.from_numpy(annots.boxes_xyxy)`` costs nothing where a tensor is wanted.
     """
+    mask = None if sample.mask is None else as_tensor(sample.mask)
+    return _item(
+        sample,
+        as_tensor(np.moveaxis(sample.image, -1, -3)),
+        mask if mask is None or mask_dtype is None else mask.to(mask_dtype),
+        as_tensor(sample.valid),
+        None if sample.instances is None else as_tensor(sample.instances),
+    )
+
+
+def batch_to_items(batch: Batch, mask_dtype: torch.dtype | None = None) -> list[Item]:
+    """Return the windows of a batch as items; see :func:`sample_to_item`.
+
+    The tensors of a field are slices of one tensor, one after the other: no pixel is copied, and none is in two
+    items.
+
+    Parameters
+    ----------
+    batch : Batch
+        With its channels first.
+    mask_dtype : torch.dtype, optional
+    """
+    images, valid = as_tensor(batch.image), as_tensor(batch.valid)
+    masks = None if batch.mask is None else as_tensor(batch.mask)
+    if masks is not None and mask_dtype is not None:
+        masks = masks.to(mask_dtype)
+    instances = None if batch.instances is None else as_tensor(batch.instances)
+    return [
+        _item(
+            sample,
+            images[i],
+            None if masks is None else masks[i],
+            valid[i],
+            None if instances is None else instances[i],
+        )
+        for i, sample in enumerate(batch)
+    ]
+
+
+def _item(
+    sample: Sample,
+    image: torch.Tensor,
+    mask: torch.Tensor | None,
+    valid: torch.Tensor,
+    instances: torch.Tensor | None,
+) -> Item:
     window = sample.window
     item: Item = {
-        "image": as_tensor(np.moveaxis(sample.image, -1, -3)),
-        "valid": as_tensor(sample.valid),
+        "image": image,
+        "valid": valid,
         "window": torch.tensor([window.y, window.x, window.height, window.width], dtype=torch.int64),
         "target": sample.target.to_mapping(),
     }
@@ -67,11 +114,10 @@ def sample_to_item(sample: Sample, mask_dtype: torch.dtype | None = None) -> Ite
         item["image_id"] = sample.target.image_id
     else:
         item["image_ids"] = sample.target.image_ids
-    if sample.mask is not None:
-        mask = as_tensor(sample.mask)
-        item["mask"] = mask if mask_dtype is None else mask.to(mask_dtype)
-    if sample.instances is not None:
-        item["instances"] = as_tensor(sample.instances)
+    if mask is not None:
+        item["mask"] = mask
+    if instances is not None:
+        item["instances"] = instances
     if sample.annots is not None:
         item["annots"] = sample.annots
     return item

@@ -109,3 +109,33 @@ def test_items_with_different_keys(items):
 def test_nothing_to_collate():
     with pytest.raises(ValueError, match="at least one item"):
         collate([])
+
+
+def test_items_of_a_batch_are_stacked_without_a_copy(sampler):
+    windows = [(4 * i, 3 * i, 16, 12) for i in range(5)]
+    dataset = WindowDataset(sampler, [{"image_id": 10**18, "window": window} for window in windows])
+    items = dataset.__getitems__(range(5))
+    batch = collate(items)
+    for key in ("image", "mask", "valid"):
+        assert batch[key].data_ptr() == items[0][key].data_ptr()
+        assert batch[key].is_contiguous()
+        np.testing.assert_array_equal(batch[key].numpy(), np.stack([item[key].numpy() for item in items]))
+    expected = [PIXELS[y : y + 16, x : x + 12].transpose(2, 0, 1) for y, x, _, _ in windows]
+    np.testing.assert_array_equal(batch["image"].numpy(), np.stack(expected))
+
+
+@pytest.mark.parametrize("order", [(1, 0, 2), (0, 2, 1), (0, 0, 1), (0, 2, 4), (3, 2, 1)])
+def test_items_in_another_order_are_copied_into_it(sampler, order):
+    windows = [(4 * i, 3 * i, 16, 12) for i in range(5)]
+    dataset = WindowDataset(sampler, [{"image_id": 10**18, "window": window} for window in windows])
+    items = dataset.__getitems__(range(5))
+    batch = collate([items[i] for i in order])
+    expected = [PIXELS[4 * i : 4 * i + 16, 3 * i : 3 * i + 12].transpose(2, 0, 1) for i in order]
+    np.testing.assert_array_equal(batch["image"].numpy(), np.stack(expected))
+
+
+def test_a_batch_of_parameters_keeps_its_gradient():
+    value = torch.zeros(2, 3, requires_grad=True)
+    batch = collate([{"weight": value[0]}, {"weight": value[1]}])
+    batch["weight"].sum().backward()
+    np.testing.assert_array_equal(value.grad.numpy(), np.ones((2, 3)))

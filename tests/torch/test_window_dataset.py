@@ -218,20 +218,36 @@ def test_getitems_keeps_the_order_asked(sampler):
         dataset.__getitems__([0, 12])
 
 
-def test_getitems_reads_neighbours_one_after_the_other(sampler):
-    class Logging:
-        def __init__(self):
-            self.read = []
+def test_getitems_reads_a_batch_in_one_call(sampler, monkeypatch):
+    calls = []
+    load = Sampler.load_batches
 
-        def load_sample(self, target, *args, **kwargs):
-            self.read.append((target.image_id, target.window.y, target.window.x))
-            return sampler.load_sample(target.with_fields(image_id=1), *args, **kwargs)
+    def counting(self, targets, threads, **kwargs):
+        calls.append((list(targets), threads))
+        return load(self, targets, threads, **kwargs)
 
-    targets = [{"image_id": i, "window": (y, x, 8, 8)} for i in (2, 1) for y in (9, 0) for x in (5, 3)]
-    logging = Logging()
-    WindowDataset(logging, targets).__getitems__(range(8))
-    assert logging.read == sorted(logging.read)
-    assert len(logging.read) == 8
+    monkeypatch.setattr(Sampler, "load_batches", counting)
+    targets = [{"image_id": 1, "window": (y, x, 8, 8)} for y in (9, 0) for x in (5, 3)]
+    items = WindowDataset(sampler, targets, threads=3).__getitems__(range(4))
+    assert [len(asked) for asked, _ in calls] == [4]
+    assert calls[0][1] == 3
+    assert [item["window"].tolist()[:2] for item in items] == [[9, 5], [9, 3], [0, 5], [0, 3]]
+    with pytest.raises(ValueError, match="threads"):
+        WindowDataset(sampler, targets, threads=0)
+
+
+def test_getitems_takes_windows_of_different_sizes(sampler):
+    dataset = WindowDataset(sampler, [TARGET, {"image_id": 1, "window": (0, 0, 8, 8)}, TARGET])
+    for index, item in enumerate(dataset.__getitems__([0, 1, 2])):
+        assert torch.equal(item["image"], dataset[index]["image"])
+        assert item["index"] == index
+
+
+def test_an_item_of_a_batch_that_fails_says_which_it_is(sampler):
+    dataset = WindowDataset(sampler, [TARGET, {"image_id": 404, "window": (0, 0, 16, 24)}])
+    with pytest.raises(TargetError) as caught:
+        dataset.__getitems__([0, 1])
+    assert any("item 1 of epoch 0" in note for note in caught.value.__notes__)
 
 
 def test_targets_are_checked_at_once(sampler):
