@@ -11,16 +11,20 @@ __all__ = ["TILE_OVERHEAD_PX", "TileSize", "best_tile", "expected_cost", "expect
 #: A tile size, pixels, or ``"auto"``: the one that suits the windows.
 TileSize = int | Literal["auto"]
 
-#: What fetching and starting to decode a tile costs, in pixels that could have been decoded meanwhile.
+#: What fetching a tile costs, in pixels that could have been decoded meanwhile.
 #:
-#: Measured with the compiled reader (RGB uint8, tiles of 128, 256 and 512 of a synthetic slide, time of a tile
-#: fitted by a constant and a cost a pixel; a virtual SSD): 8,000 to 11,000 pixels for zstd, deflate and jpeg
-#: with the file in the page cache, 18,000 to 26,000 without. In between, since training meets both. The size
-#: that is chosen is the same for 256-pixel windows from 0 to 22,900, for 512-pixel ones from 11,300 to 91,900.
+#: Measured with the compiled reader on a virtual SSD (RGB uint8, tiles of a synthetic slide, one thread): a tile
+#: of 128 pixels that is not in the page cache takes 100 to 165 us longer than one that is, and a pixel takes 8 to
+#: 12 ns to decode, so a tile costs 8,000 to 20,000 pixels; in the page cache next to nothing. Training on more
+#: than the memory holds reads from the disk. Disks that turn and networks want larger tiles than this says:
+#: ``slidesampler bench`` measures them.
 TILE_OVERHEAD_PX = 16_000
 #: Share of the time of decoding a JPEG that goes into its entropy-coded bits, measured as above: a corner of 16
 #: x 16 pixels, for which the whole tile has to be parsed, takes 0.34 to 0.42 of the time of the tile.
 JPEG_PARSING = 0.4
+#: Codecs that are unpacked from the top of a tile to the last row that is needed; all others whole. ``"auto"``
+#: is zstd nearly everywhere.
+_UNPACKED_FROM_TOP = ("auto", "zstd", "lzw", "jpeg")
 
 
 def expected_tiles(length: int, tile: int) -> float:
@@ -40,10 +44,10 @@ def expected_tiles(length: int, tile: int) -> float:
 def expected_cost(window: tuple[int, int], tile: int, *, codec: str = "auto") -> float:
     """Return what a window at a random place costs, in pixels decoded.
 
-    Every codec but JPEG unpacks each tile that a window touches whole: ``(height + tile - 1) * (width + tile -
-    1)`` pixels on average. Of a JPEG the bits are parsed from the top of each tile to the last row that is
-    needed, ``(height + (tile - 1) / 2) * (width + tile - 1)`` pixels, and only the window's own pixels are
-    transformed. Each tile touched costs :data:`TILE_OVERHEAD_PX` on top.
+    Of the tiles that a window touches, ``height + tile - 1`` rows and ``width + tile - 1`` columns on average,
+    DEFLATE is unpacked whole. ZSTD, LZW and JPEG are unpacked from the top of each tile to the last row that is
+    needed: ``height + (tile - 1) / 2`` rows. Of a JPEG that is only the parsing of its bits; transformed are the
+    window's own pixels. Each tile touched costs :data:`TILE_OVERHEAD_PX` on top.
 
     Parameters
     ----------
@@ -60,11 +64,11 @@ def expected_cost(window: tuple[int, int], tile: int, *, codec: str = "auto") ->
     """
     height, width = window
     rows, columns = expected_tiles(height, tile), expected_tiles(width, tile)
+    unpacked = (height + (tile - 1) / 2 if codec in _UNPACKED_FROM_TOP else rows * tile) * (columns * tile)
     if codec == "jpeg":
-        parsed = (height + (tile - 1) / 2) * (columns * tile)
-        pixels = JPEG_PARSING * parsed + (1 - JPEG_PARSING) * height * width
+        pixels = JPEG_PARSING * unpacked + (1 - JPEG_PARSING) * height * width
     else:
-        pixels = (rows * tile) * (columns * tile)
+        pixels = unpacked
     return pixels + TILE_OVERHEAD_PX * rows * columns
 
 
@@ -86,7 +90,7 @@ def best_tile(window: int | tuple[int, int], *, codec: str = "auto") -> int:
     Examples
     --------
     >>> [best_tile(side) for side in (64, 256, 512, 1024, 4096)]
-    [128, 128, 256, 256, 512]
+    [128, 256, 256, 256, 512]
     """
     sides = (window, window) if isinstance(window, int) else window
     if min(sides) < 1:
@@ -111,7 +115,7 @@ def resolve_tile(tile: TileSize, window: int | tuple[int, int] | None, *, codec:
 
     Examples
     --------
-    >>> resolve_tile(512, None), resolve_tile("auto", 256)
+    >>> resolve_tile(512, None), resolve_tile("auto", 64)
     (512, 128)
     """
     if tile != "auto":
