@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from slidesampler.annotations.index import AnnotIndex
 from slidesampler.annotations.labels import class_indices
+from slidesampler.annotations.nesting import Nested, whole_polygons
 from slidesampler.annotations.polyclip import clip_polygons
 from slidesampler.annotations.rle import rle_count
 from slidesampler.annotations.spans import ragged_arange
@@ -17,6 +18,9 @@ from slidesampler.models import Annots, ClassMap, Part
 from slidesampler.shapes import ShapeKind, Shapes
 
 __all__ = ["annots_in_window"]
+
+#: numpy compares with a plain int several times faster than with an enum member.
+POLYGON, RLE, BOX, KEYPOINTS = map(int, ShapeKind)
 
 
 def annots_in_window(
@@ -65,22 +69,30 @@ def annots_in_window(
     such an outline crosses itself the share is as good as that column.
     """
     rows = index.query(window)
-    boxes = shapes.boxes_xyxy[rows]
-    x0, y0, x1, y1 = boxes.T
-    whole = (x0 >= window.x) & (y0 >= window.y) & (x1 <= window.x1) & (y1 <= window.y1)
+    if not len(rows):
+        return Annots.empty()
+    boxes, kinds = shapes.boxes_xyxy[rows], shapes.kinds[rows]
+    whole = ((boxes[:, :2] >= (window.x, window.y)) & (boxes[:, 2:] <= (window.x1, window.y1))).all(axis=1)
     # Areas of 0 are looked at again below: a ring that crosses itself may have lobes that cancel out.
     whole &= shapes.areas[rows] > 0
-    visible, parts = _visible_shares(shapes, index, rows, boxes, window, whole)
-    kept = np.flatnonzero((visible > 0) & (visible >= visible_threshold))
-    parts.update({i: shapes.parts(int(rows[i])) for i in kept.tolist() if i not in parts})
-    rows = rows[kept]
+    visible = whole.astype(np.float64)
+    clipped = None
+    if not whole.all():
+        clipped = _measure_cut(shapes, index, rows, boxes, window, np.flatnonzero(~whole), visible)
+    kept = (visible > 0) & (visible >= visible_threshold)
     scale = np.array([size[1] / window.width, size[0] / window.height])
+    polygons: list[list[Part]] = [[] for _ in range(len(rows))]
+    inside = np.flatnonzero(whole & kept & (kinds == POLYGON))
+    for nested in (clipped, whole_polygons(shapes, rows[inside], inside) if len(inside) else None):
+        if nested is not None:
+            nested._replace(xy=_relative(nested.xy, window, scale)).put_into(polygons)
+    rows = rows[kept]
     return Annots(
         annot_ids=shapes.annot_ids[rows],
         category_ids=shapes.category_ids[rows],
         class_index=class_indices(shapes, rows, class_map),
         boxes_xyxy=_relative(boxes[kept].reshape(-1, 2), window, scale).reshape(-1, 4),
-        polygons=_relative_parts([parts[i] for i in kept.tolist()], window, scale),
+        polygons=tuple(tuple(parts) for parts, keep in zip(polygons, kept.tolist(), strict=True) if keep),
         keypoints=_relative_keypoints(shapes, rows, window, scale),
         visible=visible[kept],
     )
@@ -91,49 +103,41 @@ def _relative(xy: NDArray[np.float64], window: Window, scale: NDArray[np.float64
     return moved
 
 
-def _relative_parts(
-    annots: list[tuple[Part, ...]], window: Window, scale: NDArray[np.float64]
-) -> tuple[tuple[Part, ...], ...]:
-    rings = [ring for parts in annots for part in parts for ring in part]
-    if not rings:
-        return tuple(() for _ in annots)
-    # One computation for all: a window of nuclei has hundreds of rings of a few points.
-    moved = _relative(np.concatenate(rings), window, scale)
-    ends = np.cumsum([len(ring) for ring in rings]).tolist()
-    pieces = iter([moved[a:b] for a, b in pairwise([0, *ends])])
-    return tuple(tuple(tuple(next(pieces) for _ in part) for part in parts) for parts in annots)
-
-
 def _relative_keypoints(
     shapes: Shapes, rows: NDArray[np.int64], window: Window, scale: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], ...]:
     first, last = shapes.annot_keypoints[rows], shapes.annot_keypoints[rows + 1]
+    if not (last > first).any():
+        return tuple([np.zeros((0, 3)) for _ in range(len(rows))])
     moved = shapes.keypoints[ragged_arange(first, last)]
     moved[:, :2] = _relative(moved[:, :2], window, scale)
     ends = np.cumsum(last - first).tolist()
     return tuple(moved[a:b] for a, b in pairwise([0, *ends]))
 
 
-def _visible_shares(
+def _measure_cut(
     shapes: Shapes,
     index: AnnotIndex,
     rows: NDArray[np.int64],
     boxes: NDArray[np.float64],
     window: Window,
-    whole: NDArray[np.bool_],
-) -> tuple[NDArray[np.float64], dict[int, tuple[Part, ...]]]:
-    """Return the visible share of each row, and the clipped parts of polygons that are not wholly inside."""
-    kinds = shapes.kinds[rows]
-    visible = whole.astype(float)
-    box = ~whole & (kinds == ShapeKind.BOX)
-    visible[box] = _visible_boxes(boxes[box], window)
-    for i in np.flatnonzero(~whole & (kinds == ShapeKind.RLE)).tolist():
-        visible[i] = _visible_runs(shapes, int(rows[i]), window)
-    for i in np.flatnonzero(kinds == ShapeKind.KEYPOINTS).tolist():
-        visible[i] = _visible_points(shapes.points(int(rows[i])), window)
-    cut = np.flatnonzero(~whole & (kinds == ShapeKind.POLYGON))
-    visible[cut], parts = clip_polygons(shapes, index.outlines, rows[cut], window)
-    return visible, dict(zip(cut.tolist(), parts, strict=True))
+    cut: NDArray[np.int64],
+    visible: NDArray[np.float64],
+) -> Nested | None:
+    """Fill in the visible share of what is not wholly inside, and return what is seen of polygons."""
+    kinds = shapes.kinds[rows[cut]]
+    polygons = cut[kinds == POLYGON]
+    if len(polygons) < len(cut):
+        some = cut[kinds == BOX]
+        visible[some] = _visible_boxes(boxes[some], window)
+        for i in cut[kinds == RLE].tolist():
+            visible[i] = _visible_runs(shapes, int(rows[i]), window)
+        for i in cut[kinds == KEYPOINTS].tolist():
+            visible[i] = _visible_points(shapes.points(int(rows[i])), window)
+    if not len(polygons):
+        return None
+    visible[polygons], clipped = clip_polygons(shapes, index.outlines, rows[polygons], window)
+    return clipped._replace(owner=polygons[clipped.owner])
 
 
 def _visible_boxes(boxes: NDArray[np.float64], window: Window) -> NDArray[np.float64]:

@@ -7,17 +7,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from slidesampler.annotations.spans import ragged_arange
-from slidesampler.geometry import Window
-from slidesampler.models import Ring
+from slidesampler.shape_index import FAN_OUT, STRETCH, TOP_STRETCHES, BoxTree, ShapeIndex, encode_window
 from slidesampler.shapes import Shapes
 
 __all__ = ["NearRings", "Outlines"]
-
-#: Polygons of more vertices than this are cut into stretches; others are faster gone through whole.
-LONG_POLYGON = 256
-#: Edges of a stretch.
-STRETCH = 64
 
 
 class NearRings(NamedTuple):
@@ -25,122 +18,124 @@ class NearRings(NamedTuple):
 
     Parameters
     ----------
-    xy : float64 (k, 2)
-    ring : int64 (k,)
-        Ring of each vertex, counted from the annotation's first; ascending, with gaps where nothing is left.
+    vertices : int64 (k,)
+        Rows of the shapes' ``vertices``; ascending.
+    rings : int64 (k,)
+        Ring of each, a row of the shapes' ``ring_vertices``; ascending, with gaps where nothing is left.
     """
 
-    xy: Ring
-    ring: NDArray[np.int64]
-
-
-class _Stretches(NamedTuple):
-    """Stretches of the edges of one annotation; an edge has the number of its first vertex."""
-
-    start: NDArray[np.int64]  # first edge, counted from the annotation's first vertex
-    stop: NDArray[np.int64]
-    ring: NDArray[np.int64]  # counted from the annotation's first
-    low: NDArray[np.float64]  # (stretches, 2), x and y
-    high: NDArray[np.float64]
+    vertices: NDArray[np.int64]
+    rings: NDArray[np.int64]
 
 
 class Outlines:
-    """Bounds of stretches of 64 consecutive edges of the polygons that have more than 256 vertices.
+    """Trees over the stretches of the polygons that have more than 256 vertices.
 
     The outline of a region traced at full resolution can have 100,000 vertices, of which a window meets a few
-    dozen. Memory is one byte a vertex; building reads the vertices of long polygons once.
+    dozen. A stretch is 64 edges.
 
     Parameters
     ----------
-    shapes : Shapes
-        Annotations of one image.
+    packed : ShapeIndex
+    image : int
+        Row of the image in it.
     """
 
-    def __init__(self, shapes: Shapes) -> None:
-        first = shapes.ring_vertices[shapes.part_rings[shapes.annot_parts[:-1]]]
-        last = shapes.ring_vertices[shapes.part_rings[shapes.annot_parts[1:]]]
-        rows = np.flatnonzero(last - first > LONG_POLYGON)
-        self._stretches = {row: _cut(shapes, row) for row in rows.tolist()}
+    def __init__(self, packed: ShapeIndex, image: int) -> None:
+        self._packed = packed
+        self._first = int(packed.image_longs[image])
+        self._rows = packed.long_rows[self._first : packed.image_longs[image + 1]]
 
     def __contains__(self, row: int) -> bool:
-        return row in self._stretches
+        return bool(self.include(np.array([row]))[0])
 
-    def edges_across(self, row: int, y0: float, y1: float) -> NDArray[np.int64]:
-        """Return the edges of a long polygon that may reach into the rows from ``y0`` to ``y1``.
+    def include(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Say of which annotations there is an outline here, bool ``(len(rows),)``."""
+        if not len(self._rows):
+            return np.zeros(len(rows), dtype=bool)
+        place = np.minimum(np.searchsorted(self._rows, rows), len(self._rows) - 1)
+        found: NDArray[np.bool_] = self._rows[place] == rows
+        return found
 
-        Parameters
-        ----------
-        row : int
-            Annotation; must be in the outlines.
-        y0, y1 : float
-            Level-0 coordinates, both ends included.
-
-        Returns
-        -------
-        ndarray of int64
-            Numbers of their first vertices, counted from the annotation's first; ascending, whole stretches.
-        """
-        stretches = self._stretches[row]
-        hit = (stretches.low[:, 1] <= y1) & (stretches.high[:, 1] >= y0)
-        return ragged_arange(stretches.start[hit], stretches.stop[hit])
-
-    def near(self, shapes: Shapes, row: int, window: Window) -> NearRings:
+    def near(self, shapes: Shapes, row: int, x0: float, y0: float, x1: float, y1: float) -> NearRings:
         """Return shorter rings that wind around every point of a window as those of a long polygon do.
 
         Where consecutive vertices all lie to the left of the window (or right, above, below), the path between
         the first and the last of them may be any path on that side without changing what the ring winds around
-        in the window: the straight one is taken.
+        in the window: the straight one is taken. Of what lies wholly on one side, be it a stretch or thousands
+        of them, one vertex is looked at.
 
         Parameters
         ----------
         shapes : Shapes
         row : int
             Annotation; must be in the outlines.
-        window : Window
+        x0, y0, x1, y1 : float
+            The window, level-0 coordinates.
         """
-        stretches = self._stretches[row]
-        # Of a stretch that lies wholly on one side its first vertex is enough: the next begins where it ends.
-        far = _sides(stretches.low, stretches.high, window) > 0
-        stop = np.where(far, stretches.start + 1, stretches.stop)
-        vertices = ragged_arange(stretches.start, stop)
-        ring = np.repeat(stretches.ring, stop - stretches.start)
-        xy = shapes.vertices[_first_vertex(shapes, row) + vertices]
-        side = _sides(xy, xy, window)
+        first_ring = int(shapes.part_rings[shapes.annot_parts[row]])
+        last_ring = int(shapes.part_rings[shapes.annot_parts[row + 1]])
+        bounds = shapes.ring_vertices[first_ring : last_ring + 1]
+        vertices = bounds[0] + self._vertices_near(row, bounds, encode_window(x0, y0, x1, y1))
+        ring = np.searchsorted(bounds[1:], vertices, side="right")
+        side = _sides(shapes.vertices[vertices], x0, y0, x1, y1)
         # Neighbours within the ring, which is closed.
-        first = np.flatnonzero(np.diff(ring, prepend=-1))
-        last = np.append(first[1:], len(ring)) - 1
-        before, after = np.arange(-1, len(ring) - 1), np.arange(1, len(ring) + 1)
-        before[first], after[last] = last, first
-        keep = (side == 0) | (side != side[before]) | (side != side[after])
-        return NearRings(xy[keep], ring[keep])
+        before, after = np.concatenate((side[-1:], side[:-1])), np.concatenate((side[1:], side[:1]))
+        if len(bounds) > 2:
+            changes = np.flatnonzero(ring[1:] != ring[:-1])
+            begins, ends = np.append(0, changes + 1), np.append(changes, len(ring) - 1)
+            before[begins], after[ends] = side[ends], side[begins]
+        keep = (side == 0) | (side != before) | (side != after)
+        return NearRings(vertices[keep], first_ring + ring[keep])
+
+    def _vertices_near(
+        self, row: int, bounds: NDArray[np.int64], window: NDArray[np.float64]
+    ) -> NDArray[np.int64]:
+        """Return the vertices of stretches near a window and one of each far piece, counted from 0."""
+        packed = self._packed
+        place = self._first + int(np.searchsorted(self._rows, row))
+        count = int(bounds[-1] - bounds[0])
+        flat = packed.outlines[packed.long_outlines[place] : packed.long_outlines[place + 1]]
+        tree = BoxTree(flat, -(-count // STRETCH), TOP_STRETCHES)
+        edges = STRETCH * FAN_OUT ** len(tree.levels)
+        hit = np.logical_and.reduce(tree.top < window, axis=0)
+        numbers = np.arange(len(hit))
+        found = []
+        for level in tree.levels:
+            found.append(_starts(numbers[~hit] * edges, edges, bounds, count))
+            edges //= FAN_OUT
+            near = numbers[hit]
+            hit = np.logical_and.reduce(level[near] < window, axis=1).ravel()
+            numbers = (near[:, None] * FAN_OUT + np.arange(FAN_OUT)).ravel()
+            # The last node of a level has fewer children.
+            inside = numbers * edges < count
+            hit, numbers = hit[inside], numbers[inside]
+        found.append(_starts(numbers[~hit] * edges, edges, bounds, count))
+        near = (numbers[hit, None] * edges + np.arange(edges)).ravel()
+        found.append(near[near < count])
+        vertices = np.concatenate(found)
+        vertices.sort()
+        return vertices
 
 
-def _first_vertex(shapes: Shapes, row: int) -> int:
-    return int(shapes.ring_vertices[shapes.part_rings[shapes.annot_parts[row]]])
+def _starts(starts: NDArray[np.int64], edges: int, bounds: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Return the vertices that stand for pieces of so many edges: where a piece starts, and its last ring.
+
+    The rings between lie wholly in it, and wind around nothing.
+    """
+    if len(bounds) == 2:
+        return starts
+    last = np.minimum(starts + edges, count) - 1 + bounds[0]
+    ring_start = bounds[np.searchsorted(bounds, last, side="right") - 1] - bounds[0]
+    return np.concatenate([starts, ring_start[ring_start > starts]])
 
 
-def _cut(shapes: Shapes, row: int) -> _Stretches:
-    first_ring = shapes.part_rings[shapes.annot_parts[row]]
-    last_ring = shapes.part_rings[shapes.annot_parts[row + 1]]
-    bounds = shapes.ring_vertices[first_ring : last_ring + 1]
-    xy = shapes.vertices[bounds[0] : bounds[-1]]
-    ring_start, ring_stop = bounds[:-1] - bounds[0], bounds[1:] - bounds[0]
-    count = -(-(ring_stop - ring_start) // STRETCH)
-    ring = np.repeat(np.arange(len(count)), count)
-    start = ring_start[ring] + STRETCH * ragged_arange(np.zeros_like(count), count)
-    stop = np.minimum(start + STRETCH, ring_stop[ring])
-    # The last edge of a stretch ends in the first vertex of the next one, or closes the ring.
-    end = xy[np.where(stop < ring_stop[ring], stop, ring_start[ring])]
-    low = np.minimum(np.minimum.reduceat(xy, start), end)
-    high = np.maximum(np.maximum.reduceat(xy, start), end)
-    return _Stretches(start, stop, ring, low, high)
-
-
-def _sides(low: NDArray[np.float64], high: NDArray[np.float64], window: Window) -> NDArray[np.int8]:
-    """Say where boxes lie from a window: 1 left, 2 right, 3 above, 4 below, the first that holds; else 0."""
-    side = np.zeros(len(low), dtype=np.int8)
-    side[low[:, 1] >= window.y1] = 4
-    side[high[:, 1] <= window.y] = 3
-    side[low[:, 0] >= window.x1] = 2
-    side[high[:, 0] <= window.x] = 1
+def _sides(xy: NDArray[np.float64], x0: float, y0: float, x1: float, y1: float) -> NDArray[np.int8]:
+    """Say where points lie from a window: 1 left, 2 right, 3 above, 4 below, the first that holds; else 0."""
+    x, y = xy.T
+    side = np.zeros(len(xy), dtype=np.int8)
+    side[y >= y1] = 4
+    side[y <= y0] = 3
+    side[x >= x1] = 2
+    side[x <= x0] = 1
     return side

@@ -69,7 +69,7 @@ def polygon_spans(
     yc, xc : float64 (h,), (w,)
         Centres of the block's pixels, level-0 coordinates, ascending.
     outlines : Outlines, optional
-        Spares looking at every edge of a long polygon that is painted by itself.
+        Spares looking at every edge of a long polygon.
 
     Returns
     -------
@@ -77,11 +77,8 @@ def polygon_spans(
         None where there would be more crossings than are held in memory at once and the block has more than
         one row: the caller cuts the block.
     """
-    rings = _gather_rings(shapes, rows)
-    candidates = None
-    if outlines is not None and len(rows) == 1 and int(rows[0]) in outlines:
-        candidates = outlines.edges_across(int(rows[0]), yc[0], yc[-1])
-    edges = _edges_across(rings, yc, candidates)
+    rings = _gather_rings(shapes, rows, yc, xc, outlines)
+    edges = _edges_across(rings, yc)
     counts = edges.row1 - edges.row0
     if int(counts.sum()) > MAX_CROSSINGS and len(yc) > 1:
         return None
@@ -110,42 +107,69 @@ def _vertex_ranges(shapes: Shapes, rows: NDArray[np.int64]) -> tuple[NDArray[np.
     return first, last
 
 
-def _gather_rings(shapes: Shapes, rows: NDArray[np.int64]) -> _Rings:
+def _gather_rings(
+    shapes: Shapes,
+    rows: NDArray[np.int64],
+    yc: NDArray[np.float64],
+    xc: NDArray[np.float64],
+    outlines: Outlines | None,
+) -> _Rings:
     part0, part1 = shapes.annot_parts[rows], shapes.annot_parts[rows + 1]
     parts = ragged_arange(part0, part1)
     ring0, ring1 = shapes.part_rings[parts], shapes.part_rings[parts + 1]
     rings = ragged_arange(ring0, ring1)
     part = np.repeat(np.arange(len(parts)), ring1 - ring0)
+    lengths = shapes.ring_vertices[rings + 1] - shapes.ring_vertices[rings]
     first, last = _vertex_ranges(shapes, rows)
-    if len(rows) == 1:
-        # A slice: the outline of a region can have very many vertices.
+    long = np.zeros(0, np.int64) if outlines is None else np.flatnonzero(outlines.include(rows))
+    if outlines is not None and len(long):
+        # A path left of all centres toggles what it toggles at their first column, whichever way it goes; one
+        # to the right, above or below toggles nothing.
+        box = float(xc[0]), float(yc[0]), float(xc[-1]) + 0.5, float(yc[-1]) + 0.5
+        near = [outlines.near(shapes, row, *box) for row in rows[long].tolist()]
+        rings_done = np.cumsum(shapes.part_rings[part1] - shapes.part_rings[part0])
+        for at, some in zip(long.tolist(), near, strict=True):
+            own = slice(rings_done[at - 1] if at else 0, rings_done[at])
+            lengths[own] = np.bincount(some.rings - rings[own.start], minlength=own.stop - own.start)
+        xy = shapes.vertices[_spliced(first, last, long, [some.vertices for some in near])]
+    elif len(rows) == 1:
+        # A slice: nothing is copied.
         xy = shapes.vertices[first[0] : last[0]]
     else:
         xy = shapes.vertices[ragged_arange(first, last)]
     return _Rings(
         xy=xy,
-        lengths=shapes.ring_vertices[rings + 1] - shapes.ring_vertices[rings],
+        lengths=lengths,
         part=part,
         hole=rings != ring0[part],
         rank=np.repeat(np.arange(len(rows)), part1 - part0),
     )
 
 
-def _edges_across(rings: _Rings, yc: NDArray[np.float64], candidates: NDArray[np.int64] | None) -> _Edges:
-    """Return the edges that cross rows; of the candidates (numbers of their first vertices) or of all."""
+def _spliced(
+    first: NDArray[np.int64], last: NDArray[np.int64], at: NDArray[np.int64], instead: list[NDArray[np.int64]]
+) -> NDArray[np.int64]:
+    """Return the ranges from ``first`` to ``last`` end to end, with others instead of those at some places."""
+    pieces, done = [], 0
+    for place, some in zip(at.tolist(), instead, strict=True):
+        pieces += [ragged_arange(first[done:place], last[done:place]), some]
+        done = place + 1
+    return np.concatenate([*pieces, ragged_arange(first[done:], last[done:])])
+
+
+def _edges_across(rings: _Rings, yc: NDArray[np.float64]) -> _Edges:
+    """Return the edges that cross rows of the block."""
     lengths = rings.lengths
     last = np.cumsum(lengths) - 1
     # An empty ring has no last vertex to be joined to its first.
     closed = lengths > 0
     last, first = last[closed], (last - lengths + 1)[closed]
     y = rings.xy[:, 1]
-    if candidates is None:
-        y_next = np.empty_like(y)
-        y_next[:-1] = y[1:]
-        y_next[last] = y[first]
-        # Cheap look first: most edges of annotations that a block cuts are elsewhere.
-        candidates = np.flatnonzero((np.maximum(y, y_next) > yc[0]) & (np.minimum(y, y_next) <= yc[-1]))
-    near = candidates
+    y_next = np.empty_like(y)
+    y_next[:-1] = y[1:]
+    y_next[last] = y[first]
+    # Cheap look first: most edges of annotations that a block cuts are elsewhere.
+    near = np.flatnonzero((np.maximum(y, y_next) > yc[0]) & (np.minimum(y, y_next) <= yc[-1]))
     ring = np.searchsorted(last, near)
     following = near + 1
     at_end = near == last[ring]

@@ -18,14 +18,13 @@ from slidesampler.annotations.outlines import Outlines
 from slidesampler.annotations.polygons import polygon_spans, vertex_counts
 from slidesampler.annotations.rle import rle_block
 from slidesampler.annotations.spans import Spans, fill_spans, ragged_arange
+from slidesampler.shape_index import LONG_POLYGON
 from slidesampler.shapes import ShapeKind, Shapes
 
 __all__ = ["paint"]
 
 #: Vertices gathered at once: enough to make numpy worth its while, few enough to bound memory.
 MAX_VERTICES = 1 << 17
-#: Polygons of more vertices than this are painted by themselves.
-ALONE_VERTICES = 4096
 #: Annotations gathered at once.
 MAX_ANNOTS = 1 << 14
 
@@ -91,7 +90,7 @@ def paint(
             continue
         kind, some_rows, some_values = kinds[some[0]], rows[some], values[some]
         if kind == ShapeKind.POLYGON:
-            for batch in _batches(vertex_counts(shapes, some_rows)):
+            for batch in _batches(_expected_vertices(shapes, some_rows, yc, xc, outlines)):
                 _paint_polygons(target, shapes, some_rows[batch], some_values[batch], yc, xc, outlines)
         elif kind == ShapeKind.RLE:
             _paint_rle(target, shapes, some_rows, some_values, ys, xs)
@@ -119,10 +118,28 @@ def _holds_center(
     return held
 
 
+def _expected_vertices(
+    shapes: Shapes,
+    rows: NDArray[np.int64],
+    yc: NDArray[np.float64],
+    xc: NDArray[np.float64],
+    outlines: Outlines | None,
+) -> NDArray[np.int64]:
+    """Return about how many vertices of each polygon are gathered: of long ones those near the block."""
+    counts = vertex_counts(shapes, rows)
+    if outlines is not None:
+        long = np.flatnonzero(outlines.include(rows))
+        x0, y0, x1, y1 = shapes.boxes_xyxy[rows[long]].T
+        inside = np.maximum(np.minimum(x1, xc[-1]) - np.maximum(x0, xc[0]), 0)
+        inside *= np.maximum(np.minimum(y1, yc[-1]) - np.maximum(y0, yc[0]), 0)
+        share = inside / np.maximum((x1 - x0) * (y1 - y0), 1e-9)
+        counts[long] = np.minimum(counts[long], counts[long] * share + LONG_POLYGON)
+    return counts
+
+
 def _batches(counts: NDArray[np.int64]) -> list[slice]:
     """Cut consecutive annotations where their vertices would exceed what is gathered at once."""
-    # What is painted by itself is a slice of the vertices and can be looked up in the outlines.
-    total = np.cumsum(np.where(counts > ALONE_VERTICES, MAX_VERTICES + 1, counts))
+    total = np.cumsum(counts)
     cuts = [0]
     while cuts[-1] < len(counts):
         done = int(total[cuts[-1] - 1]) if cuts[-1] else 0

@@ -10,6 +10,7 @@ from typing import Any, TypeVar, get_type_hints
 import numpy as np
 from numpy.typing import NDArray
 
+from slidesampler.shape_index import ShapeIndex
 from slidesampler.shapes import Shapes
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "ImageTable",
     "Strings",
     "VideoTable",
+    "checksum_of",
     "digest_of",
     "flatten",
     "frozen",
@@ -173,6 +175,8 @@ class Columns:
         Rows of ``shapes`` that belong to each image.
     sorted_annot_ids, annot_order : int64 (annots,)
         The ids ascending, and the row each stands in.
+    index : ShapeIndex
+        Where the shapes lie; it follows from them.
     """
 
     bundle_dir: Strings
@@ -183,6 +187,7 @@ class Columns:
     image_annots: NDArray[np.int64]
     sorted_annot_ids: NDArray[np.int64]
     annot_order: NDArray[np.int64]
+    index: ShapeIndex
 
 
 def flatten(table: Any, prefix: str = "") -> dict[str, NDArray[Any]]:
@@ -222,9 +227,19 @@ def frozen(columns: Columns) -> Columns:
 
 
 def digest_of(columns: Columns) -> str:
-    """Return the digest of every column, the same in every process: 40 hex digits."""
-    digest = hashlib.blake2b(_FORMAT, digest_size=20)
-    for name, array in sorted(flatten(columns).items()):
+    """Return the digest of what the manifest says, the same in every process: 40 hex digits."""
+    table = flatten(columns)
+    return _hash({name: array for name, array in table.items() if not name.startswith("index.")}, _FORMAT)
+
+
+def checksum_of(columns: Columns, digest: str) -> str:
+    """Return the checksum of every column and their digest: 40 hex digits."""
+    return _hash(flatten(columns), digest.encode())
+
+
+def _hash(table: Mapping[str, NDArray[Any]], first: bytes) -> str:
+    digest = hashlib.blake2b(first, digest_size=20)
+    for name, array in sorted(table.items()):
         digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,9 @@ from slidesampler.manifest.columns import (
 from slidesampler.manifest.files import check_present, check_size
 from slidesampler.manifest.images import MppArgument, read_images
 from slidesampler.manifest.lookup import find_id, own_columns, unknown_id
+from slidesampler.manifest.remembered import begin_reading
 from slidesampler.manifest.snapshot import (
+    PICKLED,
     default_snapshot_dir,
     is_intact,
     open_shared,
@@ -36,6 +39,7 @@ from slidesampler.manifest.snapshot import (
 from slidesampler.manifest.source import collector_paused, read_source
 from slidesampler.manifest.videos import read_videos
 from slidesampler.models import Asset, ImageRecord
+from slidesampler.shape_index import ShapeIndex, index_shapes
 from slidesampler.shapes import Shapes
 
 if TYPE_CHECKING:
@@ -94,8 +98,12 @@ class Manifest:
         bundle_dir: str | os.PathLike[str] | None = None,
         mpp: MppArgument = None,
         class_map: Mapping[str, str | int] | None = None,
+        reuse: bool = True,
     ) -> Manifest:
         """Return the manifest of a kwcoco file.
+
+        A file of 1 MiB or more is parsed once: its columns are kept in the user's cache folder, and mapped as
+        long as the file and the arguments are the same.
 
         Parameters
         ----------
@@ -109,6 +117,8 @@ class Manifest:
         class_map : mapping of str to int or str, optional
             Class index, or name of a class, for a category's or supercategory's name (all its descendants);
             ``"background"`` and ``"ignore"`` are understood.
+        reuse : bool
+            Whether columns may be taken from the cache folder, and kept there.
 
         Raises
         ------
@@ -116,9 +126,16 @@ class Manifest:
             If anything in it cannot be trusted; names the image or annotation and the field. Files are not
             looked at: :meth:`check_files` does that.
         """
+        reading = begin_reading(source, (bundle_dir, mpp, class_map)) if reuse else None
+        found = None if reading is None else reading.recall()
+        if found is not None:
+            manifest = cls(*found)
+            manifest._verified_snapshot = str(Path(default_snapshot_dir()).absolute() / manifest.digest)
+            return manifest
         with collector_paused():
             columns = _read_columns(source, bundle_dir, mpp, class_map)
-        return cls(columns, digest_of(columns))
+        digest = digest_of(columns)
+        return cls(columns if reading is None else reading.remember(columns, digest), digest)
 
     # Images ----------------------------------------------------------------------------------------------
 
@@ -210,9 +227,25 @@ class Manifest:
         TargetError
             If there is no such image.
         """
+        _, first, last = self.annot_rows(image_id)
+        return self.shapes.rows(first, last)
+
+    @property
+    def shape_index(self) -> ShapeIndex:
+        """Where the annotations of every image lie; images by their row, see :meth:`annot_rows`."""
+        return self._columns.index
+
+    def annot_rows(self, image_id: int) -> tuple[int, int, int]:
+        """Return the row of an image, and of its annotations in ``shapes`` the first and one past the last.
+
+        Raises
+        ------
+        TargetError
+            If there is no such image.
+        """
         row = self._image_row(image_id)
         offsets = self._columns.image_annots
-        return self.shapes.rows(int(offsets[row]), int(offsets[row + 1]))
+        return row, int(offsets[row]), int(offsets[row + 1])
 
     def locate_annot(self, annot_id: int) -> tuple[int, int]:
         """Return the image id of an annotation and its row in ``shapes_of(image_id)``.
@@ -297,6 +330,8 @@ class Manifest:
         if folder != self._verified_snapshot or not is_intact(folder, self.digest, verify=False):
             save_snapshot(folder, self._columns, self.digest)
             self._verified_snapshot = folder
+        with suppress(OSError):
+            Path(folder, PICKLED).touch()
         return _from_pickle, (folder, self.digest)
 
     def __eq__(self, other: object) -> bool:
@@ -333,6 +368,7 @@ def _read_columns(
             image_annots=image_annots,
             sorted_annot_ids=shapes.annot_ids[order],
             annot_order=order,
+            index=index_shapes(shapes, image_annots),
         )
     )
 

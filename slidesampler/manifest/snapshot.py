@@ -1,8 +1,9 @@
 """A manifest's columns on disk: one ``.npy`` a column, memory-mapped when opened.
 
 The folder is written under another name and renamed when it is complete, so a reader never sees half of one;
-``snapshot.json`` holds the digest and, of every column, the dtype and shape that its file must have. Nothing is
-synced to the disk: what a power cut damages is found by the digest, and written again from the manifest.
+``snapshot.json`` holds the digest, a checksum and, of every column, the dtype and shape that its file must
+have. Nothing is synced to the disk here: what a power cut damages is found by the checksum, and written again
+from the manifest.
 """
 
 from __future__ import annotations
@@ -22,14 +23,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slidesampler.errors import ManifestError
-from slidesampler.manifest.columns import Columns, digest_of, flatten, frozen, unflatten
+from slidesampler.manifest.columns import Columns, checksum_of, flatten, frozen, unflatten
 
-__all__ = ["default_snapshot_dir", "is_intact", "open_shared", "open_snapshot", "save_snapshot"]
+__all__ = ["PICKLED", "default_snapshot_dir", "is_intact", "open_shared", "open_snapshot", "save_snapshot"]
 
-_FORMAT = 1
+_FORMAT = 2
 _RECORD = "snapshot.json"
+#: Says that pickles may name a snapshot: it is not removed when its manifest has changed.
+PICKLED = "pickled"
 #: Smaller columns are read instead of mapped: a mapping holds a file descriptor.
-_MAP_FROM_BYTES = 1 << 18
+_MAP_FROM_BYTES = 1 << 14
 
 
 def default_snapshot_dir() -> str:
@@ -73,7 +76,8 @@ def save_snapshot(folder: str | os.PathLike[str], columns: Columns, digest: str)
 
 
 def _write(folder: Path, columns: Columns, digest: str) -> None:
-    record: dict[str, Any] = {"format": _FORMAT, "digest": digest, "columns": {}}
+    checksum = checksum_of(columns, digest)
+    record: dict[str, Any] = {"format": _FORMAT, "digest": digest, "checksum": checksum, "columns": {}}
     for name, array in flatten(columns).items():
         np.save(folder / f"{name}.npy", array, allow_pickle=False)
         record["columns"][name] = [array.dtype.str, list(array.shape)]
@@ -105,7 +109,7 @@ def _is_ours(folder: Path) -> bool:
     """Return whether a folder is empty or holds a snapshot, whole or damaged, and nothing else."""
     if not folder.is_dir():
         return False
-    return all(entry.name == _RECORD or entry.suffix == ".npy" for entry in folder.iterdir())
+    return all(entry.name in (_RECORD, PICKLED) or entry.suffix == ".npy" for entry in folder.iterdir())
 
 
 def is_intact(folder: str | os.PathLike[str], digest: str, *, verify: bool = True) -> bool:
@@ -124,7 +128,7 @@ def open_snapshot(folder: str | os.PathLike[str], *, verify: bool) -> tuple[Colu
     ----------
     folder : path
     verify : bool
-        Whether to read every column and compare the digest. Missing and truncated files are found either way.
+        Whether to read every column and compare the checksum. Missing and truncated files are found either way.
 
     Raises
     ------
@@ -139,7 +143,7 @@ def open_snapshot(folder: str | os.PathLike[str], *, verify: bool) -> tuple[Colu
         columns = unflatten(
             Columns, {name: _read(path, name, *item) for name, item in record["columns"].items()}
         )
-        digest = str(record["digest"])
+        digest, checksum = str(record["digest"]), str(record["checksum"])
     except FileNotFoundError as error:
         raise ManifestError(
             f"manifest snapshot {path} is gone or incomplete ({error}); a pickled manifest points to it, "
@@ -147,7 +151,7 @@ def open_snapshot(folder: str | os.PathLike[str], *, verify: bool) -> tuple[Colu
         ) from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError, MemoryError, RecursionError) as error:
         raise _damaged(path, f"{type(error).__name__}: {error}") from error
-    if verify and digest_of(columns) != digest:
+    if verify and checksum_of(columns, digest) != checksum:
         raise _damaged(path, f"its columns are not those of digest {digest}")
     return frozen(columns), digest
 
@@ -178,7 +182,7 @@ _OPENED_LOCK = threading.Lock()
 
 
 def open_shared(folder: str, digest: str) -> Columns:
-    """Return the columns that a pickle names, shared with whoever opened them before in this process.
+    """Return the columns of a snapshot that was verified when it was written, shared with all of this process.
 
     Raises
     ------
@@ -188,7 +192,7 @@ def open_shared(folder: str, digest: str) -> Columns:
     with _OPENED_LOCK:
         columns = _OPENED.get(digest)
         if columns is None:
-            # Whoever pickled has verified every byte; only what is missing or cut off is looked for here.
+            # Only what is missing or cut off is looked for here.
             columns, found = open_snapshot(folder, verify=False)
             if found != digest:
                 raise ManifestError(

@@ -8,6 +8,8 @@ import kwimage
 import numpy as np
 import shapely
 
+from slidesampler import shape_index
+from slidesampler.annotations import outlines
 from slidesampler.models import NO_CATEGORY
 from slidesampler.shapes import ShapeKind, Shapes
 
@@ -136,3 +138,12 @@ def raster(annot, ys, xs, radius=0.0):
     return np.array([[marks(annot, y, x, radius) for x in xs] for y in ys], dtype=bool).reshape(
         len(ys), len(xs)
     )
+
+
+def small_trees(patch):
+    """Every polygon gets an outline, and trees have several levels."""
+    patch.setattr(shape_index, "LONG_POLYGON", 0)
+    for module in (shape_index, outlines):
+        patch.setattr(module, "STRETCH", 2)
+        patch.setattr(module, "FAN_OUT", 2)
+        patch.setattr(module, "TOP_STRETCHES", 3)

@@ -6,11 +6,12 @@ import kwimage
 import numpy as np
 import pytest
 import shapely
-from annotation_oracles import box, keypoints, make_shapes, polygon, rle
+from annotation_oracles import box, keypoints, make_shapes, polygon, rle, small_trees
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slidesampler.annotations import AnnotIndex, annots_in_window, outlines, polyclip
+from slidesampler import shape_index
+from slidesampler.annotations import AnnotIndex, annots_in_window, polyclip
 from slidesampler.errors import ManifestError
 from slidesampler.geometry import Window
 from slidesampler.models import NO_CATEGORY, ClassMap
@@ -95,7 +96,7 @@ def test_long_outlines_look_the_same_though_only_their_near_part_is_looked_at(se
     annots = [polygon(part, [star(rng, (500, 500), 100, 300, 0.1)])]
     windows = [Window(*rng.integers(50, 900, 2).tolist(), *rng.integers(5, 200, 2).tolist()) for _ in range(12)]
     quick = [clipped(annots, window) for window in windows]
-    monkeypatch.setattr(outlines, "LONG_POLYGON", 10**9)
+    monkeypatch.setattr(shape_index, "LONG_POLYGON", 10**9)
     assert any(len(some) for some in quick)
     for window, some in zip(windows, quick, strict=True):
         whole = clipped(annots, window)
@@ -205,8 +206,8 @@ def test_any_tangle_of_rings_gives_the_area_that_is_painted(seed, long):
     annot = polygon(part)
     window = Window(*rng.integers(-5, 50, 2).tolist(), *rng.integers(1, 40, 2).tolist())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(outlines, "LONG_POLYGON", 0 if long else 256)
-        patch.setattr(outlines, "STRETCH", 3)
+        if long:
+            small_trees(patch)
         annots = clipped([annot], window)
     rings = [shapely.make_valid(shapely.Polygon(ring), method="linework") for ring in part]
     full = shapely.difference(rings[0], shapely.union_all(rings[1:]))

@@ -10,6 +10,7 @@ from annotation_oracles import box, keypoints, make_shapes, polygon, raster, rle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from slidesampler import shape_index
 from slidesampler.annotations import (
     AnnotIndex,
     instance_block,
@@ -204,7 +205,7 @@ cuts = st.lists(st.integers(0, 48), max_size=4).map(lambda inner: sorted({0, 48,
     cuts,
     st.booleans(),
 )
-def test_blocks_and_levels_are_the_full_raster(seed, overlap, radius, step, rows, cols, grid):
+def test_blocks_and_levels_are_the_full_raster(seed, overlap, radius, step, rows, cols, deep):
     """Any cut into blocks at any spacing is the full raster, cut and decimated."""
     annots, base, valid = scene(seed)
     shapes, spec, pixels = (
@@ -213,7 +214,9 @@ def test_blocks_and_levels_are_the_full_raster(seed, overlap, radius, step, rows
         np.arange(48),
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(index_module, "BRUTE_FORCE_MAX", 0 if grid else 256)
+        for module in (index_module, shape_index) if deep else ():
+            patch.setattr(module, "TOP_ANNOTS", 1)
+        patch.setattr(shape_index, "FAN_OUT", 3)
         index = AnnotIndex(shapes)
     labels = label_block(shapes, index, CLASSES, spec, pixels, pixels, base=base, valid=valid)
     owners = instance_block(shapes, index, CLASSES, spec, pixels, pixels, valid=valid)
