@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from slidesampler.batching.batch import Batch
 from slidesampler.errors import TargetError
 from slidesampler.geometry import Window
-from slidesampler.models import relative_transform
 from slidesampler.target import Target
 
 __all__ = ["BatchArrays", "the_same"]
@@ -93,14 +92,13 @@ class BatchArrays:
             ]
             if annots is not None:
                 annots = [tuple(annots[i : i + step]) for i in range(0, len(annots), step)]
-        windows = [target.window for target in targets]
-        transforms = [relative_transform(window, self.size) for window in windows if window is not None]
+        windows = [target.window for target in targets if target.window is not None]
         return Batch(
             image=self._whole["image"],
             mask=self._whole.get("mask"),
             valid=self._whole["valid"],
             targets=tuple(targets),
-            rel_to_abs=np.stack(transforms),
+            rel_to_abs=_transforms(windows, self.size),
             channels_first=self.channels_first,
             instances=self._whole.get("instances"),
             annots=None if annots is None else tuple(annots),
@@ -120,6 +118,17 @@ def the_same(what: str, values: Sequence[Any], mend: str) -> Any:
         found = ", ".join(sorted({str(value) for value in values}))
         raise TargetError(f"the windows of a batch must have the same {what}, got {found}; {mend}")
     return first
+
+
+def _transforms(windows: Sequence[Window], size: tuple[int, int]) -> NDArray[np.float64]:
+    """Return what :func:`slidesampler.models.relative_transform` gives for each window, ``(N, 3, 3)``."""
+    transforms = np.zeros((len(windows), 3, 3))
+    transforms[:, 0, 0] = [window.width / size[1] for window in windows]
+    transforms[:, 0, 2] = [window.x for window in windows]
+    transforms[:, 1, 1] = [window.height / size[0] for window in windows]
+    transforms[:, 1, 2] = [window.y for window in windows]
+    transforms[:, 2, 2] = 1.0
+    return transforms
 
 
 def _as_sequence(frames: Sequence[Target], asked: Target) -> Target:

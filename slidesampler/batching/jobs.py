@@ -16,6 +16,9 @@ from slidesampler.readers.tile_read import TileJob, read_jobs
 __all__ = ["BatchJobs"]
 
 
+_ALL = (slice(None), slice(None))
+
+
 class _Job:
     """Boxes that fill one array from files of one dtype and number of samples."""
 
@@ -65,7 +68,7 @@ class BatchJobs:
         owner: str,
         *,
         samples: tuple[int, ...] | None = None,
-        inside: tuple[slice, slice] = (slice(None), slice(None)),
+        inside: tuple[slice, slice] = _ALL,
     ) -> None:
         """Enter a window.
 

@@ -86,20 +86,67 @@ class _Reading:
 
     def plan_image(self, slots: list[int]) -> None:
         """Enter the windows of one image."""
-        views = {}
+        image_id = self._targets[slots[0]].image_id
+        assert image_id is not None
+        source = self._loader.sources.get(image_id)
+        plain, views = [], {}
         for slot in slots:
-            source, views[slot] = self._loader.view(self._targets[slot])
+            if _is_plain(self._targets[slot], source):
+                plain.append(slot)
+            else:
+                views[slot] = self._loader.view(self._targets[slot])[1]
         with self._loader.pool.lease(source.spec) as reader:
             levels = _Levels(reader)
+            bulk = self._plan_plain(levels, source, plain)
+            if not bulk:
+                views |= self._views(plain)
             for slot, view in views.items():
                 if not self._plan_pixels(levels, source, slot, view):
                     self.reads.append(partial(self._read_pixels, source, slot, view))
-        self._plan_layers(source, views)
+        self._plan_layers(source, plain if bulk else [], views)
+
+    def _plan_plain(self, levels: _Levels, source: ImageSource, slots: list[int]) -> bool:
+        """Enter windows inside the image at full resolution, which most are; False where a reader is asked."""
+        part = levels.part(0)
+        valid = levels.part(0, valid=True) if source.has_valid else None
+        if part is None or (source.has_valid and valid is None) or not self._fits(source):
+            return False
+        if valid is None:
+            self._valid[slots] = True
+        else:
+            self._add_plain(valid, slots, self._planes["valid"], levels.reader)
+        for wish in {self._targets[slot].channels for slot in slots}:
+            some = [slot for slot in slots if self._targets[slot].channels == wish]
+            samples = self._samples(self._targets[some[0]], source, part)
+            self._add_plain(part, some, self._arrays.image, levels.reader, samples)
+        return True
+
+    def _add_plain(
+        self,
+        part: NativePart,
+        slots: list[int],
+        out: NDArray[Any],
+        reader: Reader,
+        samples: tuple[int, ...] | None = None,
+    ) -> None:
+        for slot in slots:
+            window = self._targets[slot].window
+            assert window is not None
+            self.jobs.add(part, window, out, slot, reader.name, samples=samples)
+
+    def _fits(self, source: ImageSource) -> bool:
+        """Whether the pixels can be converted to those of the batch without rounding."""
+        image = self._arrays.image
+        return source.dtype == image.dtype or bool(np.can_cast(source.dtype, image.dtype, "safe"))
+
+    def _samples(self, target: Target, source: ImageSource, part: NativePart) -> tuple[int, ...] | None:
+        channels = self._loader.channels(target, source)
+        return None if channels is None else tuple(part.samples[i] for i in channels)
 
     def _plan_pixels(self, levels: _Levels, source: ImageSource, slot: int, view: View) -> bool:
         """Enter the pixels of a window, and which are valid; False where its reader has to be asked."""
         target, image = self._targets[slot], self._arrays.image
-        if not np.can_cast(source.dtype, image.dtype, "safe"):
+        if not self._fits(source):
             return False
         if not view.full and (target.padding.mode != "constant" or not view.at_full_resolution):
             return False
@@ -119,8 +166,7 @@ class _Reading:
         if not view.full:
             pad_outside(image[slot], target.padding)
         if not view.empty:
-            channels = self._loader.channels(target, source)
-            samples = None if channels is None else tuple(part.samples[i] for i in channels)
+            samples = self._samples(target, source, part)
             self._add(part, found[1], image, slot, levels.reader, view, samples)
         return True
 
@@ -142,7 +188,7 @@ class _Reading:
         self._arrays.image[slot] = image
         self._valid[slot] = valid
 
-    def _plan_layers(self, source: ImageSource, views: dict[int, View]) -> None:
+    def _plan_layers(self, source: ImageSource, plain: list[int], views: dict[int, View]) -> None:
         """Enter masks and instances where a label layer holds them; else they are painted later."""
         stored = self._loader.sources.label_readers(source)
         for name, paint, spec, outside in (
@@ -152,22 +198,38 @@ class _Reading:
             out = self._planes.get(name)
             if out is None:
                 continue
-            if spec is None:
-                self.paints.extend(partial(paint, source, slot, view) for slot, view in views.items())
+            left = plain
+            to_paint = views
+            if spec is not None:
+                with self._loader.pool.lease(spec) as reader:
+                    levels = _Levels(reader)
+                    part = levels.part(0)
+                    if part is not None and part.tiled.dtype == out.dtype:
+                        self._add_plain(part, plain, out, reader)
+                        left = []
+                    to_paint = self._plan_stored(levels, out, outside, views)
+            to_paint = to_paint | self._views(left)
+            self.paints.extend(partial(paint, source, slot, view) for slot, view in to_paint.items())
+
+    def _plan_stored(
+        self, levels: _Levels, out: NDArray[Any], outside: int, views: dict[int, View]
+    ) -> dict[int, View]:
+        """Enter windows of a label layer; return those that have to be painted."""
+        left = {}
+        for slot, view in views.items():
+            found = exact_labels(levels.reader, view)
+            part = None if found is None else levels.part(found[0])
+            if found is None or part is None or part.tiled.dtype != out.dtype:
+                left[slot] = view
                 continue
-            with self._loader.pool.lease(spec) as reader:
-                levels = _Levels(reader)
-                for slot, view in views.items():
-                    if not view.full:
-                        out[slot] = outside
-                    if view.empty:
-                        continue
-                    found = exact_labels(reader, view)
-                    part = None if found is None else levels.part(found[0])
-                    if found is None or part is None or part.tiled.dtype != out.dtype:
-                        self.paints.append(partial(paint, source, slot, view))
-                    else:
-                        self._add(part, found[1], out, slot, reader, view)
+            if not view.full:
+                out[slot] = outside
+            if not view.empty:
+                self._add(part, found[1], out, slot, levels.reader, view)
+        return left
+
+    def _views(self, slots: list[int]) -> dict[int, View]:
+        return {slot: self._loader.view(self._targets[slot])[1] for slot in slots}
 
     def _paint_mask(self, source: ImageSource, slot: int, view: View) -> None:
         self._arrays.layers["mask"][slot] = self._loader.layers.mask(source, view, self._valid[slot])
@@ -175,3 +237,16 @@ class _Reading:
     def _paint_instances(self, source: ImageSource, slot: int, view: View) -> None:
         made = self._loader.layers.instances(source, view, self._valid[slot])
         self._arrays.layers["instances"][slot] = made
+
+
+def _is_plain(target: Target, source: ImageSource) -> bool:
+    """Whether a window lies inside the image, at full resolution."""
+    window = target.window
+    assert window is not None
+    return (
+        target.size == (window.height, window.width)
+        and window.y >= 0
+        and window.x >= 0
+        and window.y + window.height <= source.shape[0]
+        and window.x + window.width <= source.shape[1]
+    )
