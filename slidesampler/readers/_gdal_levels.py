@@ -6,6 +6,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from slidesampler.errors import UnsupportedSourceError
 from slidesampler.geometry import Window
 from slidesampler.models import Level
 from slidesampler.readers._gdal_io import gdal, open_dataset, quietly, read_band, read_bands
@@ -81,7 +82,11 @@ class LevelDatasets:
     def set_orientation(self, orientation: Orientation) -> None:
         """State the levels as displayed under an orientation, which is known only after the file is open."""
         size = (self.base.RasterYSize, self.base.RasterXSize)
-        found = _overviews(self.base, size, self.driver) if self.base.RasterCount else {}
+        try:
+            found = _overviews(self.base, size, self.driver) if self.base.RasterCount else {}
+        except RuntimeError as error:
+            # The directories of a TIFF behind the first are looked at only now.
+            raise UnsupportedSourceError(f"{self._path}: GDAL cannot read its overviews: {error}") from error
         self._overviews = tuple(found.values())
         shown = orientation.shape(*size)
         self.levels = (Level(*shown), *(Level.of(shown, orientation.shape(*reduced)) for reduced in found))

@@ -86,7 +86,11 @@ class CogReader:
         if _native.tiles is None or self._transfer is not self.dtype:
             return None
         nodata = source.base.GetRasterBand(self._bands[0]).GetNoDataValue()
-        tiles = TileIndex(self.name, 0.0 if nodata is None else float(nodata))
+        try:
+            tiles = TileIndex(self.name, 0.0 if nodata is None else float(nodata))
+        except ReadError:
+            # GDAL has opened it all the same.
+            return None
         return tiles if all(tiles.has(level.height, level.width) for level in self.levels) else None
 
     def _find_valid_sample(self) -> int | None:

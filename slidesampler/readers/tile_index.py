@@ -24,6 +24,8 @@ _JPEG = 7
 _YCBCR = 6
 #: Photometric interpretations whose samples GDAL hands out as they are: grey of either sense, RGB.
 _PLAIN = (0, 1, 2)
+#: As libtiff has it.
+_MAX_DIRECTORIES = 65535
 #: Bits of NewSubfileType.
 _REDUCED, _MASK = 1, 4
 _TILE_OFFSETS, _TILE_BYTE_COUNTS = 324, 325
@@ -114,10 +116,14 @@ class TileIndex:
         self._empty = empty
         self._unmarked = unmarked
         self._levels: dict[tuple[int, int, bool], TiledLevel] = {}
-        with tifffile.TiffFile(path, _multifile=False) as tiff:
-            self._byteorder = tiff.byteorder
-            self._swapped = tiff.byteorder != ("<" if sys.byteorder == "little" else ">")
-            self._pages = [page for page in tiff.pages if isinstance(page, tifffile.TiffPage)]
+        try:
+            with tifffile.TiffFile(path, _multifile=False) as tiff:
+                self._byteorder = tiff.byteorder
+                self._swapped = tiff.byteorder != ("<" if sys.byteorder == "little" else ">")
+                self._pages = _directories(tiff)
+        except Exception as error:
+            # Of a damaged file tifffile raises whatever its damage leads to.
+            raise ReadError(f"{path}: its directories cannot be read: {error!r}") from error
 
     def has(self, height: int, width: int, *, mask: bool = False) -> bool:
         """Whether there is a level (or a mask) of that size, one only, that is read here as GDAL reads it."""
@@ -133,7 +139,12 @@ class TileIndex:
         """
         found = self._levels.get((height, width, mask))
         if found is None:
-            found = self._levels[height, width, mask] = self.layout(height, width, mask=mask).open(self._file)
+            layout = self.layout(height, width, mask=mask)
+            try:
+                found = layout.open(self._file)
+            except (ValueError, OverflowError, TypeError) as error:
+                raise ReadError(f"{self._path}: the level of {height} x {width} pixels: {error}") from error
+            self._levels[height, width, mask] = found
         return found
 
     def layout(self, height: int, width: int, *, mask: bool = False) -> TileLayout:
@@ -144,6 +155,13 @@ class TileIndex:
         return self._layout(page, mask)
 
     def _page(self, height: int, width: int, mask: bool) -> tifffile.TiffPage | None:
+        try:
+            return self._find(height, width, mask)
+        except (TypeError, ValueError):
+            # A tag with text, or several numbers, where one is expected: GDAL is asked.
+            return None
+
+    def _find(self, height: int, width: int, mask: bool) -> tifffile.TiffPage | None:
         found = [
             page
             for number, page in enumerate(self._pages)
@@ -152,7 +170,7 @@ class TileIndex:
             # The full image comes first; of the others only those that say so are levels of it.
             and (mask or number == 0 or self._is_level(page))
         ]
-        if len(found) != 1:
+        if len(found) != 1 or min(found[0].tilelength, found[0].tilewidth) < 1:
             return None
         suits = _readable_mask(found[0]) if mask else _readable(found[0], self._swapped)
         return found[0] if suits else None
@@ -164,9 +182,10 @@ class TileIndex:
         dtype = np.dtype(np.uint8) if mask else np.dtype(page.dtype)
         # As GDAL does: what the dtype cannot hold is its nearest value.
         empty = cast_pixels(np.array([0.0 if mask else self._empty]), dtype)
-        layout = TileLayout(
-            self._table(page, _TILE_OFFSETS),
-            self._table(page, _TILE_BYTE_COUNTS),
+        offsets, counts = self._tables(page)
+        return TileLayout(
+            offsets,
+            counts,
             page.jpegtables or b"",
             page.imagelength,
             page.imagewidth,
@@ -182,22 +201,39 @@ class TileIndex:
             empty.tobytes(),
             dtype.name,
         )
-        rows, columns = layout.grid
-        if len(layout.offsets) != len(layout.counts) or len(layout.offsets) != rows * columns:
-            raise ReadError(
-                f"{self._path}: the table of tiles has {len(layout.offsets)} offsets and {len(layout.counts)} "
-                f"sizes, there are {rows} x {columns} tiles"
-            )
-        return layout
 
-    def _table(self, page: tifffile.TiffPage, code: int) -> NDArray[np.uint64]:
-        tag = page.tags.get(code)
-        if tag is None or int(tag.dtype) not in _WHOLE_NUMBERS:
-            return np.zeros(0, np.uint64)
+    def _tables(self, page: tifffile.TiffPage) -> list[NDArray[np.uint64]]:
+        """Return offsets and byte counts of the tiles."""
+        tags = [page.tags.get(code) for code in (_TILE_OFFSETS, _TILE_BYTE_COUNTS)]
+        found = [0 if tag is None or int(tag.dtype) not in _WHOLE_NUMBERS else int(tag.count) for tag in tags]
+        rows, columns = -(-page.imagelength // page.tilelength), -(-page.imagewidth // page.tilewidth)
+        if found != [rows * columns] * 2:
+            raise ReadError(
+                f"{self._path}: the table of tiles has {found[0]} offsets and {found[1]} sizes, there are "
+                f"{rows} x {columns} tiles"
+            )
+        return [self._table(tag) for tag in tags]
+
+    def _table(self, tag: tifffile.TiffTag) -> NDArray[np.uint64]:
         dtype = np.dtype(self._byteorder + _WHOLE_NUMBERS[int(tag.dtype)])
+        descriptor, size = self._file.fileno(), int(tag.count) * dtype.itemsize
+        # Asked before: the memory to read it to is taken whether the file has as much or not.
+        if tag.valueoffset + size > os.fstat(descriptor).st_size:
+            raise ReadError(f"{self._path}: the table of tiles reaches past the end of the file")
         # Read as it lies there: as a tuple of Python's numbers a large table takes a hundred times as long.
-        data = os.pread(self._file.fileno(), tag.count * dtype.itemsize, tag.valueoffset)
-        return np.frombuffer(data[: len(data) // dtype.itemsize * dtype.itemsize], dtype).astype(np.uint64)
+        return np.frombuffer(os.pread(descriptor, size, tag.valueoffset), dtype).astype(np.uint64)
+
+
+def _directories(tiff: tifffile.TiffFile) -> list[tifffile.TiffPage]:
+    """Return the directories of a file, to where they end or, as libtiff does, lead back to one before."""
+    import tifffile
+
+    found: dict[int, tifffile.TiffPage] = {}
+    for page in tiff.pages:
+        if page.offset in found or len(found) == _MAX_DIRECTORIES:
+            break
+        found[page.offset] = page
+    return [page for page in found.values() if isinstance(page, tifffile.TiffPage)]
 
 
 def _readable(page: tifffile.TiffPage, swapped: bool) -> bool:

@@ -70,9 +70,8 @@ def survey_tiles(reader: Reader, path: str, kind: str, *, owned: bool) -> TileTa
         os.close(descriptor)
     try:
         index = TileIndex(path, facts.empty or 0.0, unmarked=facts.unmarked)
-    except (OSError, ValueError) as error:
-        # tifffile raises ValueErrors of its own.
-        raise UnsupportedSourceError(f"{path}: its directories cannot be read: {error}") from error
+    except OSError as error:
+        raise UnsupportedSourceError(str(error)) from error
     image = _layouts(reader, path, index, facts)
     if facts.valid == "sample" and reader.dtype.kind != "u":
         raise UnsupportedSourceError(f"{path}: its alpha channel is of {reader.dtype}")
