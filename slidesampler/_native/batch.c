@@ -13,6 +13,9 @@
 #endif
 
 #define MAX_THREADS 256
+/* So many tiles ahead the system is told what will be read: a disk that has to fetch them works while others are
+ * decoded. No more, so that a large batch does not push its own tiles out of memory before their turn comes. */
+#define TILES_AHEAD 64
 
 /* Part of a window that lies in one tile. */
 typedef struct {
@@ -186,6 +189,13 @@ static int serve(const Batch *batch, Decoder *decoder, const Group *group)
     return 0;
 }
 
+static void announce(const Batch *batch, int64_t number)
+{
+    if (number >= batch->n_groups || batch->n_groups == 1) return;
+    const Hit *hit = batch->groups[number].hits;
+    if (!hit->level->memory.first) announce_tile(hit->level, hit->tile);
+}
+
 static void *work(void *argument)
 {
     Batch *batch = argument;
@@ -197,6 +207,7 @@ static void *work(void *argument)
     while (batch->outcome == BATCH_DONE) {
         const int64_t number = batch->next++;
         if (number >= batch->n_groups) break;
+        announce(batch, number + TILES_AHEAD);
         if (serve(batch, decoder, &batch->groups[number]))
             stop(batch, BATCH_FAILED, batch->groups[number].hits, decoder_message(decoder));
     }
@@ -208,6 +219,7 @@ static int run(Batch *batch, int threads)
 {
     pthread_t others[MAX_THREADS - 1];
     int started = 0;
+    for (int64_t i = 0; i < TILES_AHEAD; i++) announce(batch, i);
     threads = (int)least(least(threads, MAX_THREADS), batch->n_groups);
     /* Where the system gives no thread, those that there are do the work. */
     while (started < threads - 1 && pthread_create(&others[started], NULL, work, batch) == 0) started++;

@@ -3,6 +3,7 @@
 #include "decode.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,6 +14,8 @@
 #include <emmintrin.h>
 #endif
 #include <jpeglib.h>
+
+#include <jerror.h>
 #include <libdeflate.h>
 /* For the name of one parameter; what is linked are stable functions, and a library that does not know it says so. */
 #define ZSTD_STATIC_LINKING_ONLY
@@ -131,6 +134,13 @@ static int decode_jpeg(Decoder *decoder, const Level *level, uint8_t *data, size
         jpeg->jpeg_color_space = JCS_UNKNOWN;
         jpeg->out_color_space = JCS_UNKNOWN;
     }
+    if (jpeg_has_multiple_scans(jpeg) || jpeg->arith_code) {
+        /* Where the padding ends a scan, or arithmetic coding, nothing is seen to be missing. */
+        if (jpeg->src->bytes_in_buffer < JPEG_PADDING) ERREXIT(jpeg, JERR_INPUT_EOF);
+        jpeg->src->bytes_in_buffer -= JPEG_PADDING;
+    }
+    /* What scans have left open is smoothed over several blocks: a part would not be what the whole tile is. */
+    if (jpeg->progressive_mode) area = (Area){0, level->tile_height, 0, level->tile_width};
     jpeg_start_decompress(jpeg);
     const int64_t row_bytes = level->tile_width * level->samples;
     JDIMENSION first = 0, width = (JDIMENSION)level->tile_width;
@@ -306,6 +316,17 @@ static void undo_float(uint8_t *row, uint8_t *line, int64_t count, int samples, 
             row[i * itemsize + b] = line[b * count + i];
 #else
             row[i * itemsize + b] = line[(itemsize - 1 - b) * count + i];
+#endif
+}
+
+void announce_tile(const Level *level, int64_t tile)
+{
+#ifdef POSIX_FADV_WILLNEED
+    const uint64_t offset = level->offsets[tile], count = level->counts[tile];
+    if (count > 0 && count <= MAX_COMPRESSED_BYTES && offset <= (uint64_t)INT64_MAX - count)
+        posix_fadvise(level->fd, (off_t)offset, (off_t)count, POSIX_FADV_WILLNEED);
+#else
+    (void)level, (void)tile;
 #endif
 }
 

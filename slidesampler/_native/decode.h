@@ -59,6 +59,9 @@ typedef struct Decoder Decoder;
 /* Returns what is wrong with a level, or NULL. rows and columns of tiles are set here. */
 const char *check_level(Level *level);
 
+/* Tells the system that a tile will be read soon. */
+void announce_tile(const Level *level, int64_t tile);
+
 /* Returns NULL where there is no memory. */
 Decoder *open_decoder(void);
 void close_decoder(Decoder *decoder);
