@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from slidesampler import __version__
-from slidesampler.cli import build, check, demo_data, doctor, info, manifest, report, sample, stats
+from slidesampler.cli import bench, build, check, demo_data, doctor, info, manifest, report, sample, stats
 from slidesampler.cli.exits import exit_code_of
 
 __all__ = ["Commands", "app"]
@@ -71,6 +71,7 @@ def slidesampler(
 
 
 app.command("build", epilog=build.EXAMPLES)(build.build)
+app.command("bench", epilog=bench.EXAMPLES)(bench.bench)
 app.command("check", epilog=check.EXAMPLES)(check.check)
 app.command("info", epilog=info.EXAMPLES)(info.info)
 app.command("manifest", epilog=manifest.EXAMPLES)(manifest.manifest)
