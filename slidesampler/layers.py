@@ -25,8 +25,8 @@ from slidesampler.sources import ImageSource, SourceTable
 
 __all__ = ["Layers"]
 
-#: Images whose annotation index is kept. An index is a few hundred bytes an annotation.
-MAX_INDEXES = 512
+#: Images whose annotations are kept at hand: a few kilobytes each, views of the manifest's columns.
+MAX_INDEXES = 64
 
 
 class Layers:
@@ -122,5 +122,6 @@ class Layers:
         return annots_in_window(shapes, index, self._class_map, view.window, view.size, visible_threshold)
 
     def _make_index(self, image_id: int) -> tuple[Shapes, AnnotIndex]:
-        shapes = self._manifest.shapes_of(image_id)
-        return shapes, AnnotIndex(shapes)
+        row, first, last = self._manifest.annot_rows(image_id)
+        shapes = self._manifest.shapes.rows(first, last)
+        return shapes, AnnotIndex(shapes, self._manifest.shape_index, row, first)
