@@ -18,6 +18,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from slidesampler.batching import Batch
     from slidesampler.cache.spec import BuildSpec
     from slidesampler.errors import (
         BuildError,
@@ -74,6 +75,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Annots",
     "BalancedSource",
+    "Batch",
     "BuildError",
     "BuildSpec",
     "CacheEntry",
@@ -135,6 +137,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Annots": "slidesampler.models",
     "BalancedSource": "slidesampler.sampling",
+    "Batch": "slidesampler.batching",
     "BuildSpec": "slidesampler.cache.spec",
     "CacheEntry": "slidesampler.models",
     "ClassMap": "slidesampler.models",

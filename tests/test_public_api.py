@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PUBLIC = [
     "Annots",
     "BalancedSource",
+    "Batch",
     "BuildError",
     "BuildSpec",
     "CacheEntry",
