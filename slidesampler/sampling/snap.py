@@ -195,7 +195,8 @@ def cut_lines(low: int, high: int, length: int, extent: int, step: int) -> _Ints
     lines = [low]
     while lines[-1] < high:
         # To the end of the last window that still holds the line before.
-        lines.append(min(min(lines[-1] // step * step, slack) + extent, high))
+        start = slack if lines[-1] >= slack else lines[-1] // step * step
+        lines.append(min(start + extent, high))
     return np.array(lines, np.int64)
 
 
