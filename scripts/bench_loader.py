@@ -35,7 +35,7 @@ from bench_peers import CACHE_BYTES, WINDOW, missing
 from bench_read import BATCH, build, machine
 from torch.utils.data import DataLoader
 
-from slidesampler import Sampler, Window
+from slidesampler import Sampler, Target, Window
 from slidesampler.torch import WindowDataset
 
 gdal.UseExceptions()
@@ -83,7 +83,7 @@ def monai_loader(reader: str, image: str, masks: Path, places: np.ndarray, worke
 def our_loader(manifest: Path, work: Path, places: np.ndarray, workers: int) -> Iterable[Any]:
     sampler = Sampler(manifest, workdir=work, backend="cog", codec="jpeg")
     image_id = sampler.image_ids[0]
-    targets = [{"image_id": image_id, "window": Window(y, x, WINDOW, WINDOW)} for y, x in places.tolist()]
+    targets = [Target(image_id=image_id, window=Window(y, x, WINDOW, WINDOW)) for y, x in places.tolist()]
     dataset = WindowDataset(sampler, targets, with_annots=False)
     return DataLoader(
         dataset,

@@ -44,7 +44,7 @@ from osgeo import gdal  # isort: skip
 import numpy as np
 from bench_peers import CACHE_BYTES, NPY_PEERS, TIFF_PEERS, WINDOW, NdsamplerFiles, Peer, Places, Read, missing
 
-from slidesampler import Manifest, Sampler
+from slidesampler import Manifest, Sampler, Target, Window
 from slidesampler.cache import CacheStore
 from slidesampler.testing import make_dataset
 
@@ -114,10 +114,8 @@ def ours(manifest: Manifest, work: Path, backend: str, codec: str) -> list[Conte
     def sampler() -> Sampler:
         return Sampler(manifest, workdir=work, backend=backend, codec=codec)
 
-    def targets(image_id: int, places: Places) -> list[dict[str, int]]:
-        where = {"image_id": image_id, "width": WINDOW, "height": WINDOW}
-        half = WINDOW // 2
-        return [{**where, "cy": y + half, "cx": x + half} for y, x in places]
+    def targets(image_id: int, places: Places) -> list[Target]:
+        return [Target(image_id=image_id, window=Window(y, x, WINDOW, WINDOW)) for y, x in places]
 
     def one_by_one(*, with_mask: bool = False, with_annots: bool = False) -> Callable[[], Read]:
         def open_reader() -> Read:
