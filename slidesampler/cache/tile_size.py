@@ -15,9 +15,9 @@ TileSize = int | Literal["auto"]
 #:
 #: Measured with the compiled reader on a virtual SSD (RGB uint8, tiles of a synthetic slide, one thread): a
 #: tile of 128 pixels that is not in the page cache takes 100 to 165 us longer than one that is, and a pixel
-#: takes 8 to 12 ns to decode, so a tile costs 8,000 to 20,000 pixels; in the page cache next to nothing. Training
-#: on more than the memory holds reads from the disk. Disks that turn and networks want larger tiles than this
-#: says: ``slidesampler bench`` measures them.
+#: takes 8 to 12 ns to decode, so a tile costs 8,000 to 20,000 pixels; in the page cache next to nothing.
+#: Training on more than the memory holds reads from the disk. Disks that turn and networks want larger tiles
+#: than this says: ``slidesampler bench`` measures them.
 TILE_OVERHEAD_PX = 16_000
 #: Share of the time of decoding a JPEG that goes into its entropy-coded bits, measured as above: a corner of 16
 #: x 16 pixels, for which the whole tile has to be parsed, takes 0.34 to 0.42 of the time of the tile.
@@ -44,10 +44,10 @@ def expected_tiles(length: int, tile: int) -> float:
 def expected_cost(window: tuple[int, int], tile: int, *, codec: str = "auto") -> float:
     """Return what a window at a random place costs, in pixels decoded.
 
-    The tiles that a window touches have ``height + tile - 1`` rows and ``width + tile - 1`` columns on average.
-    DEFLATE is unpacked whole; ZSTD, LZW and JPEG from the top of each tile to the last row that is needed, which
-    makes ``height + (tile - 1) / 2`` rows. Of a JPEG that is only the parsing of its bits; transformed are the
-    window's own pixels. Each tile touched costs :data:`TILE_OVERHEAD_PX` on top.
+    The tiles that a window touches have ``height + tile - 1`` rows, ``width + tile - 1`` columns on average.
+    DEFLATE is unpacked whole; ZSTD, LZW and JPEG from the top of each tile to the last row that is needed,
+    which makes ``height + (tile - 1) / 2`` rows. Of a JPEG that is only the parsing; the window's own pixels are
+    transformed. Each tile touched costs :data:`TILE_OVERHEAD_PX` on top.
 
     Parameters
     ----------

@@ -9,12 +9,11 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from slidesampler.cache import BuildReport, BuildSpec, CacheStore, build
-from slidesampler.cache.in_place import find_in_place
 from slidesampler.cache.spec import TILES
 from slidesampler.cache.tile_size import best_tile
-from slidesampler.errors import BuildError, SlideSamplerError, UnsupportedSourceError
+from slidesampler.errors import SlideSamplerError
 from slidesampler.manifest import Manifest
+from slidesampler.measure.building import build_variant, why_not_in_place
 from slidesampler.measure.extent import Extent, extent_of, pick_parts
 from slidesampler.measure.machine import memory_bytes, usable_threads
 from slidesampler.measure.options import BenchOptions
@@ -24,13 +23,11 @@ from slidesampler.measure.results import (
     CacheBench,
     CacheVariant,
     MeasuredPart,
-    Spread,
     VariantMeasurement,
 )
 from slidesampler.measure.rounds import (
     COLD_SHARE,
     Contender,
-    cached_contender,
     run_round,
     source_contender,
 )
@@ -141,7 +138,7 @@ class _Bench:
             if options.keep:
                 self._notes.append(f"What was built is left in {scratch}.")
             specimen = self._specimen(parts, scratch)
-            contenders = self._build(specimen, scratch / "cache", extent)
+            contenders = self._build(specimen, scratch, extent)
             windows = self._read(contenders, parts)
             for contender in contenders:
                 contender.sampler.close()
@@ -154,7 +151,7 @@ class _Bench:
             memory_bytes=memory_bytes(),
             source_bytes=extent.source_bytes,
             command=self._command,
-            copy_sources=any(self._why_not_in_place(part.image_id, "cog") == "" for part in parts),
+            copy_sources=any(not why_not_in_place(self._manifest, part.image_id, "cog") for part in parts),
         )
         return CacheBench(
             rows,
@@ -198,7 +195,7 @@ class _Bench:
 
     def _specimen(self, parts: tuple[MeasuredPart, ...], scratch: Path) -> Specimen:
         if all(part.whole for part in parts):
-            return Specimen(self._manifest, parts, False, {})
+            return Specimen(self._manifest, self._manifest, parts, False, {})
         folder = scratch / "parts"
         folder.mkdir()
         return copy_parts(
@@ -209,8 +206,9 @@ class _Bench:
             advance=lambda name: self._tell(f"copying {name}"),
         )
 
-    def _build(self, specimen: Specimen, cache: Path, extent: Extent) -> list[Contender]:
+    def _build(self, specimen: Specimen, scratch: Path, extent: Extent) -> list[Contender]:
         contenders = []
+        mask = self._options.with_mask
         # What is likely to win first, for the case that time runs out.
         for variant in sorted(self._variants, key=self._rank):
             if variant.backend == "in-place":
@@ -222,72 +220,18 @@ class _Bench:
                 self._rows[variant] = VariantMeasurement(variant, "skipped", reason)
                 continue
             self._tell(f"building {variant.name}")
-            make = self._record_in_place if variant.in_place else self._build_one
             try:
-                contenders.append(make(variant, specimen, cache, extent))
+                contender, row = build_variant(variant, specimen, scratch, extent, with_mask=mask)
             except SlideSamplerError as error:
                 self._rows[variant] = VariantMeasurement(variant, "failed", _first_line(error))
+                continue
+            contenders.append(contender)
+            self._rows[variant] = row
         return contenders
 
     def _rank(self, variant: CacheVariant) -> int:
         suits = variant.backend != "cog" or variant.tile == best_tile(self._options.window, codec=variant.codec)
         return 0 if suits else 1
-
-    def _build_one(self, variant: CacheVariant, specimen: Specimen, cache: Path, extent: Extent) -> Contender:
-        store = CacheStore(cache)
-        ids = [part.image_id for part in specimen.parts]
-        # Forced: a source that is a COG would be used where it lies.
-        report = build(
-            specimen.manifest,
-            variant.build_spec(labels=False),
-            store,
-            only_images=ids,
-            force=not specimen.copied,
-        )
-        if report.ok and self._options.with_mask:
-            # They are the same for all variants, and made with the first.
-            labels = build(specimen.manifest, variant.build_spec(labels=True), store, only_images=ids)
-            if labels.failed:
-                raise BuildError(f"{labels.failed[0].reason} (--no-mask measures without masks)")
-        if report.failed:
-            raise BuildError(report.failed[0].reason)
-        sampler = Sampler(
-            specimen.manifest,
-            cache,
-            variant.backend,
-            codec=variant.codec or None,
-            tile=variant.tile or None,
-        )
-        contender = cached_contender(variant, sampler, store, specimen.parts)
-        self._rows[variant] = _sized(variant, specimen, report, extent)
-        return contender
-
-    def _record_in_place(
-        self, variant: CacheVariant, specimen: Specimen, cache: Path, extent: Extent
-    ) -> Contender:
-        """Let the sources be recorded where they lie; raises where any would be converted."""
-        for part in specimen.parts:
-            reason = self._why_not_in_place(part.image_id, "auto")
-            if reason:
-                raise BuildError(f"{part.name} would be converted: {reason}")
-        # A workdir of its own: the entry of a source used in place is that of a COG.
-        store = CacheStore(cache.with_name("in-place"))
-        ids = [part.image_id for part in specimen.parts]
-        report = build(self._manifest, variant.build_spec(labels=False), store, only_images=ids)
-        if report.failed:
-            raise BuildError(report.failed[0].reason)
-        sampler = Sampler(self._manifest, store.workdir, "cog")
-        row = _sized(variant, specimen, report, extent)
-        self._rows[variant] = replace(row, build_megapixels_per_s=None)
-        return cached_contender(variant, sampler, store, specimen.parts)
-
-    def _why_not_in_place(self, image_id: int, backend: str) -> str:
-        """Return why a source cannot be read where it lies; empty where it can."""
-        try:
-            find_in_place(self._manifest.record(image_id), BuildSpec(backend))
-        except UnsupportedSourceError as error:
-            return str(error)
-        return ""
 
     # Reading ----------------------------------------------------------------------------------------------
 
@@ -346,7 +290,7 @@ class _Bench:
                 "Compressed sizes are those of the busiest part of each slide. Bare glass compresses better: "
                 "the whole cache will rather be smaller."
             )
-        if windows < _FEW_WINDOWS:
+        if windows < min(_FEW_WINDOWS, self._options.windows):
             self._notes.append(
                 f"Only {windows} windows fit into what was taken without sharing a tile, so figures are rough: "
                 "more images or larger parts (--images, --crop) give better ones."
@@ -359,24 +303,6 @@ class _Bench:
                 "Masks of slides read where they lie are drawn from the annotations here, window by window; "
                 "the others have label layers."
             )
-
-
-def _sized(
-    variant: CacheVariant, specimen: Specimen, report: BuildReport, extent: Extent
-) -> VariantMeasurement:
-    """Return the row of what was built: its size, and how fast that went."""
-    built = [row for row in report if row.what == "image"]
-    megapixels = sum(part.megapixels for part in specimen.parts)
-    size = sum(row.size_bytes for row in built)
-    speeds = [row.megapixels / (row.seconds + specimen.read_seconds.get(row.image_id, 0.0)) for row in built]
-    return VariantMeasurement(
-        variant,
-        "measured",
-        size_bytes=size,
-        bytes_per_megapixel=size / megapixels,
-        total_bytes=size / megapixels * extent.megapixels,
-        build_megapixels_per_s=Spread.of(speeds),
-    )
 
 
 def _why_not_cold(rows: Sequence[VariantMeasurement]) -> str:

@@ -39,8 +39,10 @@ class Specimen:
 
     Parameters
     ----------
+    source : Manifest
+        The user's.
     manifest : Manifest
-        The user's own where images are taken whole.
+        What is built: the same where images are taken whole.
     parts : tuple of MeasuredPart
     copied : bool
         Whether the images of ``manifest`` are copies of the parts.
@@ -49,6 +51,7 @@ class Specimen:
         build reads itself.
     """
 
+    source: Manifest
     manifest: Manifest
     parts: tuple[MeasuredPart, ...]
     copied: bool
@@ -123,7 +126,7 @@ def copy_parts(
             images.append(image)
     categories = [{"id": index, "name": f"class {index}"} for index in classes]
     copies = Manifest.load({"images": images, "categories": categories}, bundle_dir=folder)
-    return Specimen(copies, tuple(parts), True, seconds)
+    return Specimen(manifest, copies, tuple(parts), True, seconds)
 
 
 def _copy(reader: Reader, part: MeasuredPart, folder: Path) -> tuple[dict[str, Any], float]:
