@@ -1,10 +1,11 @@
 """Reads ``.npy`` images through memory maps, without letting the maps fill the memory.
 
-Why maps: a window of 256 rows is one copy of a strided view, against 256 calls of ``pread``, which take ten
+Why maps: a window of 256 rows is one copy of a strided view, against 256 calls of ``pread``, which take three
 times as long. What maps cost: every page that was ever touched counts as resident (with its neighbours, which
-Linux maps along), until the whole file does. So the touched parts are booked in chunks, and beyond
-:data:`MAPPED_BYTES` a process gives the longest unused ones back to the system (``madvise``); the pages stay
-in the page cache, and touching them again costs little.
+Linux maps along), until the whole file does. So what reads map in is booked, and when it comes to more than
+:data:`MAPPED_BYTES` a process gives all of it back to the system (``madvise``); the pages stay in the page
+cache, and touching them again costs little. All at once, since a window of a wide image lies in as many places
+as it has rows: to find out which of them were used longest ago would cost more than to map them in again.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import math
 import mmap
 import os
 import threading
-from collections import OrderedDict
 from collections.abc import Mapping
 from functools import partial
 from typing import IO, Any
@@ -32,20 +32,36 @@ from slidesampler.readers.raw import raw_part
 
 __all__ = ["MAPPED_BYTES", "MappedPages", "NpyReader"]
 
-#: How much of its .npy files a process keeps mapped in, over all readers.
-MAPPED_BYTES = 256 * 2**20
-#: Unit of the book-keeping, a multiple of every page size.
-CHUNK_BYTES = 8 * 2**20
+#: Linux maps so much in around a page that is touched (its default for ``fault_around_bytes``).
+FAULT_AROUND_BYTES = 2**16
 #: Not every system has it; there the system alone decides what stays mapped in.
 _DONTNEED: int | None = getattr(mmap, "MADV_DONTNEED", None)
 
 
+def _mapped_limit() -> int:
+    """Return an eighth of the memory: slides that are read again and again stay mapped in."""
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        memory = 0
+    return max(memory // 8, 256 * 2**20)
+
+
+#: How much of its .npy files a process keeps mapped in, over all readers.
+MAPPED_BYTES = _mapped_limit()
+
+
 class MappedPages:
-    """Knows which chunks of which maps were touched, and gives the longest unused back beyond a limit.
+    """Knows how much of which maps was touched, and gives all of it back beyond a limit.
 
     Parameters
     ----------
     limit_bytes : int
+
+    Attributes
+    ----------
+    booked_bytes : int
+        At least what is mapped in of the maps that were touched since the last time all was given back.
     """
 
     def __init__(self, limit_bytes: int) -> None:
@@ -57,34 +73,36 @@ class MappedPages:
     def _start(self) -> None:
         # In a child the lock may be held by a thread that is not here; its maps are dropped from the books.
         self._lock = threading.Lock()
-        self._chunks: OrderedDict[tuple[mmap.mmap, int], int] = OrderedDict()
+        self._booked: dict[mmap.mmap, int] = {}
         self.booked_bytes = 0
 
-    def touch(self, mapping: mmap.mmap, start: int, stop: int) -> None:
-        """Book the bytes ``[start, stop)`` of a map as used just now."""
-        size = len(mapping)
+    def touch(self, mapping: mmap.mmap, size_bytes: int) -> None:
+        """Book that a read has mapped in so much of a map, or will have in a moment."""
         with self._lock:
-            for chunk in range(start // CHUNK_BYTES, -(-stop // CHUNK_BYTES)):
-                key = (mapping, chunk)
-                if key in self._chunks:
-                    self._chunks.move_to_end(key)
-                    continue
-                length = min(CHUNK_BYTES, size - chunk * CHUNK_BYTES)
-                self._chunks[key] = length
-                self.booked_bytes += length
-            while self.booked_bytes > self.limit_bytes and len(self._chunks) > 1:
-                (old, chunk), length = self._chunks.popitem(last=False)
-                self.booked_bytes -= length
-                if _DONTNEED is not None:
-                    # A map that was closed (ValueError) has no pages left.
-                    with contextlib.suppress(ValueError):
-                        old.madvise(_DONTNEED, chunk * CHUNK_BYTES, length)
+            before = self._booked.get(mapping, 0)
+            try:
+                now = min(before + size_bytes, len(mapping))
+            except ValueError:
+                # Closed in the meantime: no page of it is left.
+                now = 0
+            self._booked[mapping] = now
+            self.booked_bytes += now - before
+            if self.booked_bytes > self.limit_bytes:
+                self._give_back()
+
+    def _give_back(self) -> None:
+        if _DONTNEED is not None:
+            for mapping in self._booked:
+                # A map that was closed (ValueError) has no pages left.
+                with contextlib.suppress(ValueError):
+                    mapping.madvise(_DONTNEED)
+        self._booked.clear()
+        self.booked_bytes = 0
 
     def forget(self, mapping: mmap.mmap) -> None:
         """Strike a map that is about to be closed from the books."""
         with self._lock:
-            for chunk in range(-(-len(mapping) // CHUNK_BYTES)):
-                self.booked_bytes -= self._chunks.pop((mapping, chunk), 0)
+            self.booked_bytes -= self._booked.pop(mapping, 0)
 
 
 _PAGES = MappedPages(MAPPED_BYTES)
@@ -158,10 +176,13 @@ class _NpyFile:
 
     def _book(self, mapping: mmap.mmap | None, pixels: NDArray[Any], window: Window) -> None:
         assert mapping is not None
-        step_y, step_x, step_c = pixels.strides
-        start = self._offset + window.y * step_y + window.x * step_x
-        last = (window.height - 1) * step_y + (window.width - 1) * step_x + (pixels.shape[2] - 1) * step_c
-        _PAGES.touch(mapping, start, start + last + pixels.itemsize)
+        height, width = min(window.height, pixels.shape[0]), min(window.width, pixels.shape[1])
+        # In memory order: of Fortran arrays each column, and each channel of it, is a row.
+        steps = sorted(zip(pixels.strides, (height, width, pixels.shape[2]), strict=True))
+        row = steps[0][0] * steps[0][1]
+        for step, count in steps[1:]:
+            row = min(step * count, count * (row + FAULT_AROUND_BYTES))
+        _PAGES.touch(mapping, row + FAULT_AROUND_BYTES)
 
     def close(self) -> None:
         self._pixels = self._part = None
