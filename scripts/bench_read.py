@@ -243,11 +243,11 @@ def build(folder: Path, size: int, only: list[str]) -> tuple[Path, dict[tuple[st
         if only and not {backend, codec} & set(only):
             continue
         sampler = Sampler(manifest, workdir=folder / "cache", backend=backend, codec=codec)
-        if sampler.image_shape(1)[0] != size:
-            raise SystemExit(f"{folder} holds a slide of another size: give another --out, or remove it")
         report = sampler.build(codec=codec, quality=JPEG_QUALITY if codec == "jpeg" else None)
         if report.failed:
             raise SystemExit(f"could not build {backend} {codec}: {report.failed}")
+        if sampler.image_shape(1)[0] != size:
+            raise SystemExit(f"{folder} holds a slide of another size: give another --out, or remove it")
         entry = CacheStore(folder / "cache").find_image(sampler.image_record(1), backend, codec=codec)
         paths[backend, codec] = entry.files["image"]
     os.sync()  # the system does not forget what is not written yet
