@@ -182,7 +182,8 @@ class _NpyFile:
         row = steps[0][0] * steps[0][1]
         for step, count in steps[1:]:
             row = min(step * count, count * (row + FAULT_AROUND_BYTES))
-        _PAGES.touch(mapping, row + FAULT_AROUND_BYTES)
+        # Both ends of it lie somewhere in what is mapped in.
+        _PAGES.touch(mapping, row + 2 * FAULT_AROUND_BYTES)
 
     def close(self) -> None:
         self._pixels = self._part = None
