@@ -195,7 +195,7 @@ class TileIndex:
             dtype.itemsize,
             _CODECS[int(page.compression)],
             int(page.predictor),
-            int(page.photometric) == _YCBCR,
+            not mask and int(page.photometric) == _YCBCR,
             self._swapped,
             mask and page.bitspersample == 1,
             empty.tobytes(),
@@ -215,13 +215,11 @@ class TileIndex:
         return [self._table(tag) for tag in tags]
 
     def _table(self, tag: tifffile.TiffTag) -> NDArray[np.uint64]:
+        # That all of it lies in the file is seen to by tifffile.
         dtype = np.dtype(self._byteorder + _WHOLE_NUMBERS[int(tag.dtype)])
-        descriptor, size = self._file.fileno(), int(tag.count) * dtype.itemsize
-        # Asked before: the memory to read it to is taken whether the file has as much or not.
-        if tag.valueoffset + size > os.fstat(descriptor).st_size:
-            raise ReadError(f"{self._path}: the table of tiles reaches past the end of the file")
         # Read as it lies there: as a tuple of Python's numbers a large table takes a hundred times as long.
-        return np.frombuffer(os.pread(descriptor, size, tag.valueoffset), dtype).astype(np.uint64)
+        data = os.pread(self._file.fileno(), int(tag.count) * dtype.itemsize, tag.valueoffset)
+        return np.frombuffer(data[: len(data) // dtype.itemsize * dtype.itemsize], dtype).astype(np.uint64)
 
 
 def _directories(tiff: tifffile.TiffFile) -> list[tifffile.TiffPage]:
