@@ -1,4 +1,4 @@
-"""Slides as Aperio writes them: tiled JPEG with shared tables, levels that no tag marks, photographs between."""
+"""Slides as Aperio writes them: tiled JPEG, levels that no tag marks, photographs between them."""
 
 from __future__ import annotations
 
@@ -71,7 +71,6 @@ def write_aperio(
     rgb: bool = False,
     shared: bool = True,
     mpp: float | None = 0.499,
-    first: bytes | None = None,
 ) -> Path:
     """Write a slide: full image, thumbnail, reduced levels, label and macro photograph.
 
@@ -91,18 +90,14 @@ def write_aperio(
         Whether the tiles share their tables.
     mpp : float or None
         Written into the description.
-    first : bytes, optional
-        Instead of the first tile of the full image.
     """
     text = DESCRIPTION.format(height=image.shape[0], width=image.shape[1])
     described = text + (f"|AppMag = 20|MPP = {mpp}" if mpp else "")
     plain: dict[str, Any] = {"photometric": "rgb", "metadata": None, "software": False}
     with tifffile.TiffWriter(path) as tiff:
 
-        def write_level(pixels: NDArray[np.uint8], first: bytes | None = None) -> None:
+        def write_level(pixels: NDArray[np.uint8]) -> None:
             tiles, tables = encode_tiles(pixels, side, subsampling=subsampling, rgb=rgb, shared=shared)
-            if first is not None:
-                tiles[0] = first
             tags = [(_SUBSAMPLING, "H", 2, ((1, 1), (2, 1), (2, 2))[0 if rgb else subsampling], True)]
             tags += [(_JPEG_TABLES, 7, len(tables), tables, True)] if tables else []
             tiff.write(
@@ -116,7 +111,7 @@ def write_aperio(
                 **plain,
             )
 
-        write_level(image, first)
+        write_level(image)
         tiff.write(image[::4, ::4], rowsperstrip=16, description=text, **plain)
         for level in levels:
             write_level(level)

@@ -135,8 +135,8 @@ def _compare(reader: Reader, path: str, table: TileTable) -> None:
 def _windows(level: Level, number: int) -> list[Window]:
     height, width = min(_SIDE, level.height), min(_SIDE, level.width)
     corner = Window(0, 0, height, width)
-    # OpenSlide paints windows of a level whose downsample is not whole a fraction of a pixel off, except at 0.
-    if number and any(step != int(step) for step in level.downsample):
+    if number:
+        # Elsewhere OpenSlide may paint windows of reduced levels a fraction of a pixel off.
         return [corner]
     y, x = level.height - height, level.width - width
     return [corner, Window(y // 2, x // 2, height, width), Window(y, x, height, width)]

@@ -239,13 +239,20 @@ def _record_in_place(task: EntryTask, source: Reader) -> CacheEntry:
     stamps = with_hashes(_stamps_now(task), full=task.spec.full_hash)
     found = find_in_place(task.record, task.spec)
     path = canonical_name(task.record.assets[0].path)
+    if found.cog:
+        # As it will be read: a COG may call itself a slide of a vendor, too.
+        with closing(open_reader(ReaderSpec("cog", path))) as reader:
+            entry = _entry(task, stamps, reader)
+    else:
+        entry = _entry(task, stamps, source)
     tile, codec = _tiff_facts(path)
     entry = replace(
-        _entry(task, stamps, source),
+        entry,
         files={"image": path},
         sizes_bytes={"image": Path(path).stat().st_size},
         in_place=True,
-        has_valid=source.has_valid if found.table is None else found.table.valid != "all",
+        # OpenSlide cannot say that nothing is missing; the table can.
+        has_valid=entry.has_valid if found.table is None else found.table.valid != "all",
         tile=tile,
         codec=codec,
         extra={"cog": found.cog},

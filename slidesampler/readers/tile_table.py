@@ -220,7 +220,10 @@ def _table(data: memoryview) -> TileTable:
     if header["byteorder"] != sys.byteorder:
         raise ValueError("it was made on a machine of the other byte order")
     arrays = data[stop:]
-    layouts = tuple(_layout(record, arrays) for record in _LEVEL.iter_unpack(data[start:stop]))
+    # Not iter_unpack: it exports the view for as long as it lives, and a garbage collection that comes upon
+    # both in the traceback of an error ends the process.
+    places = range(start, stop, _LEVEL.size)
+    layouts = tuple(_layout(_LEVEL.unpack_from(data, place), arrays) for place in places)
     size_bytes, mtime_ns, head = header["stamp"]
     height, width, count = header["shape"]
     valid, value = header["valid"]
