@@ -141,6 +141,8 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     manifest, paths = build(folder, args.size, ["jpeg"])
     gdal.SetCacheMax(CACHE_BYTES)
+    # As in workers. Stacking a batch on several threads waits for the slowest core of a machine that is shared.
+    torch.set_num_threads(1)
     masks = folder / "masks.npy"
     if not masks.exists():
         unpack_masks(manifest, folder / "cache", masks)
