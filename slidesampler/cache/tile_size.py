@@ -46,7 +46,7 @@ def expected_cost(window: tuple[int, int], tile: int, *, codec: str = "auto") ->
 
     The tiles that a window touches have ``height + tile - 1`` rows, ``width + tile - 1`` columns on average.
     DEFLATE is unpacked whole; ZSTD, LZW and JPEG from the top of each tile to the last row that is needed,
-    which makes ``height + (tile - 1) / 2`` rows. Of a JPEG that is only the parsing; the window's own pixels are
+    which makes ``height + (tile - 1) / 2`` rows. Of a JPEG that is only parsed; the window's own pixels are
     transformed. Each tile touched costs :data:`TILE_OVERHEAD_PX` on top.
 
     Parameters

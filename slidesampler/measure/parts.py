@@ -42,25 +42,28 @@ def busiest_crop(reader: Reader, side: int) -> Window:
     if crop == (height, width):
         return Window(0, 0, height, width)
     detail = detail_map(reader)
-    # Sums over every rectangle of cells as large as the crop, from the sums over those that begin in a corner.
+    # Sums over the cells above and left of each corner give those over any rectangle.
     sums = np.zeros((detail.shape[0] + 1, detail.shape[1] + 1))
     sums[1:, 1:] = detail.cumsum(axis=0).cumsum(axis=1)
-    cells = [
-        max(1, min(count, round(pixels * count / length)))
-        for pixels, count, length in zip(crop, detail.shape, (height, width), strict=True)
-    ]
-    rows, columns = cells
-    inside = sums[rows:, columns:] - sums[:-rows, columns:] - sums[rows:, :-columns] + sums[:-rows, :-columns]
-    best = np.unravel_index(int(np.argmax(inside)), inside.shape)
-    corner = [
-        _snapped(int(cell) * length // count, length - pixels)
-        for cell, count, length, pixels in zip(best, detail.shape, (height, width), crop, strict=True)
-    ]
-    return Window(corner[0], corner[1], *crop)
+    ys, tops, bottoms = _candidates(height, crop[0], detail.shape[0])
+    xs, lefts, rights = _candidates(width, crop[1], detail.shape[1])
+    inside = (
+        sums[np.ix_(bottoms, rights)]
+        - sums[np.ix_(tops, rights)]
+        - sums[np.ix_(bottoms, lefts)]
+        + sums[np.ix_(tops, lefts)]
+    )
+    row, column = np.unravel_index(int(np.argmax(inside)), inside.shape)
+    return Window(int(ys[row]), int(xs[column]), *crop)
 
 
-def _snapped(start: int, last: int) -> int:
-    return min(start, last) // _GRID * _GRID
+def _candidates(
+    length: int, side: int, cells: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Return where a crop may begin along an axis, and its first cell and the one after its last, for each."""
+    starts = np.arange(0, length - side + 1, min(_GRID, side), dtype=np.int64)
+    firsts = starts * cells // length
+    return starts, firsts, np.minimum(-(-(starts + side) * cells // length), cells)
 
 
 def detail_map(reader: Reader) -> NDArray[np.float64]:
