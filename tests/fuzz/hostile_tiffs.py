@@ -1,4 +1,4 @@
-"""Whole TIFFs with damaged directories, given to the readers: hostile_tiffs.py [--seed N] [--seconds N].
+"""Whole TIFFs with damaged directories, and damaged tables of tiles: hostile_tiffs.py [--seed N] [--seconds N].
 
 A finding is an exception that is not the package's own or does not name the file, a file that takes longer than
 five seconds, or memory that grows by more than half a gigabyte. It is printed, its file is left in the work
@@ -10,11 +10,13 @@ from __future__ import annotations
 import argparse
 import logging
 import resource
+import shutil
 import signal
 import sys
 import tempfile
 import time
 import traceback
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -29,6 +31,9 @@ from slidesampler.readers import ReaderSpec, open_reader
 from slidesampler.readers.cog import CogReader
 from slidesampler.readers.gdal import GdalReader
 from slidesampler.readers.tile_index import TileIndex
+from slidesampler.readers.tile_survey import survey_tiles
+from slidesampler.readers.tile_table import _HEAD, _LEVEL, load_table, write_table
+from slidesampler.readers.tiled import TiledReader
 
 SECONDS_A_FILE = 5
 GROWTH_KB = 512 * 1024
@@ -273,6 +278,43 @@ WAYS: dict[str, Callable[[str], None]] = {
 }
 
 
+def use_table(path: str, table: Path) -> None:
+    use(TiledReader(path, load_table(table)))
+
+
+def write_table_of(path: str, table: Path) -> bytes:
+    reader = GdalReader(path)
+    write_table(table, survey_tiles(reader, path, "gdal", owned=False))
+    reader.close()
+    return table.read_bytes()
+
+
+def mutate_table(base: bytes, rng: np.random.Generator) -> bytes:
+    """Return a damaged copy of a table of tiles whose check sum and length are as they should be."""
+    data = bytearray(base)
+    magic, length, _, images, masks, _ = _HEAD.unpack_from(data)
+    start = _HEAD.size + length
+    stop = start + (images + masks) * _LEVEL.size
+    for _ in range(int(rng.choice([1, 1, 2, 4]))):
+        kind = rng.random()
+        if kind < 0.5:
+            width = int(rng.choice([1, 4, 8]))
+            at = start + int(rng.integers((stop - start) // width)) * width
+            data[at : at + width] = (number(rng) % 256**width).to_bytes(width, "little")
+        elif kind < 0.7:
+            data[int(rng.integers(_HEAD.size, start))] = int(rng.choice(list(b'0123456789-.e"[]{},nt ')))
+        elif kind < 0.95:
+            at = stop + 8 * int(rng.integers((len(data) - stop) // 8))
+            data[at : at + 8] = (number(rng) % 2**64).to_bytes(8, "little")
+        else:
+            images, masks = int(rng.integers(5)), int(rng.integers(5))
+    if rng.random() < 0.1:
+        del data[int(rng.integers(stop, len(data))) :]
+    crc = zlib.crc32(data[_HEAD.size : _HEAD.size + length + (images + masks) * _LEVEL.size])
+    _HEAD.pack_into(data, 0, magic, length, crc, images, masks, len(data))
+    return bytes(data)
+
+
 class NamelessError(Exception):
     """A message does not name the file."""
 
@@ -285,19 +327,24 @@ def too_long(signum: int, frame: object) -> None:
     raise TooLongError
 
 
-def offences(path: Path) -> Iterator[str]:
+def offences(path: Path, ways: dict[str, Callable[[str], None]] = WAYS) -> Iterator[str]:
     """Yield what each way to open a file does wrong."""
-    for name, way in WAYS.items():
+    for name, way in ways.items():
         signal.alarm(SECONDS_A_FILE)
         try:
             way(str(path))
         except SlideSamplerError as error:
-            if str(path) not in str(error):
+            # Or that of the table of its tiles.
+            if str(path.parent) not in str(error):
                 yield f"{name}: a message that does not name the file: {error}"
         except Exception:
             yield f"{name}: {''.join(traceback.format_exc(limit=-4))}"
         finally:
             signal.alarm(0)
+
+
+def peak_kb() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def run(folder: Path, seed: int, count: int, seconds: float) -> int:
@@ -307,24 +354,30 @@ def run(folder: Path, seed: int, count: int, seconds: float) -> int:
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)
     rng = np.random.default_rng(seed)
     bases = write_bases(folder)
-    path = folder / "last.tif"
-    for base in bases.values():
+    path, table = folder / "last.tif", folder / "last.tiles"
+    intact, tables = {}, {}
+    for name, base in bases.items():
         path.write_bytes(base)
         assert not list(offences(path)), "an intact file"
+        intact[name] = folder / f"{name}.tif"
+        intact[name].write_bytes(base)
+        tables[name] = write_table_of(str(intact[name]), table)
     start, tried, found = time.monotonic(), 0, 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak = peak_kb()
     while tried < count if count else time.monotonic() - start < seconds:
-        path.write_bytes(mutate(bases[list(bases)[tried % len(bases)]], rng))
-        wrong = list(offences(path))
-        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak
+        name = list(bases)[tried % len(bases)]
+        path.write_bytes(mutate(bases[name], rng))
+        table.write_bytes(mutate_table(tables[name], rng))
+        wrong = [*offences(path), *offences(intact[name], {"TiledReader": lambda tiff: use_table(tiff, table)})]
+        grown = peak_kb() - peak
+        peak += grown
         if grown > GROWTH_KB:
             wrong.append(f"memory grew by {grown} KB")
-        peak += grown
         tried += 1
         if wrong:
-            kept = folder / f"found-{seed}-{tried}.tif"
-            kept.write_bytes(path.read_bytes())
-            sys.stdout.write(f"{kept}\n" + "".join(f"  {text}\n" for text in wrong))
+            for last in (path, table):
+                shutil.copy(last, folder / f"found-{seed}-{tried}{last.suffix}")
+            sys.stdout.write(f"found-{seed}-{tried}\n" + "".join(f"  {text}\n" for text in wrong))
             found += 1
     sys.stdout.write(f"{tried} files, {found} with findings\n")
     return found
