@@ -177,13 +177,14 @@ class _NpyFile:
     def _book(self, mapping: mmap.mmap | None, pixels: NDArray[Any], window: Window) -> None:
         assert mapping is not None
         height, width = min(window.height, pixels.shape[0]), min(window.width, pixels.shape[1])
-        # In memory order: of Fortran arrays each column, and each channel of it, is a row.
-        steps = sorted(zip(pixels.strides, (height, width, pixels.shape[2]), strict=True))
-        row = steps[0][0] * steps[0][1]
-        for step, count in steps[1:]:
-            row = min(step * count, count * (row + FAULT_AROUND_BYTES))
+        step_y, step_x, step_c = pixels.strides
+        if step_y >= step_x >= step_c:
+            span = min(step_y * height, height * (step_x * width + FAULT_AROUND_BYTES))
+        else:
+            # Of a Fortran array each column of each channel is a row.
+            span = width * pixels.shape[2] * (step_y * height + FAULT_AROUND_BYTES)
         # Both ends of it lie somewhere in what is mapped in.
-        _PAGES.touch(mapping, row + 2 * FAULT_AROUND_BYTES)
+        _PAGES.touch(mapping, span + 2 * FAULT_AROUND_BYTES)
 
     def close(self) -> None:
         self._pixels = self._part = None
