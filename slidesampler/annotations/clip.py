@@ -72,7 +72,8 @@ def annots_in_window(
     if not len(rows):
         return Annots.empty()
     boxes, kinds = shapes.boxes_xyxy[rows], shapes.kinds[rows]
-    whole = ((boxes[:, :2] >= (window.x, window.y)) & (boxes[:, 2:] <= (window.x1, window.y1))).all(axis=1)
+    x0, y0, x1, y1 = boxes.T
+    whole = (x0 >= window.x) & (y0 >= window.y) & (x1 <= window.x1) & (y1 <= window.y1)
     # Areas of 0 are looked at again below: a ring that crosses itself may have lobes that cancel out.
     whole &= shapes.areas[rows] > 0
     visible = whole.astype(np.float64)
@@ -108,7 +109,7 @@ def _relative_keypoints(
 ) -> tuple[NDArray[np.float64], ...]:
     first, last = shapes.annot_keypoints[rows], shapes.annot_keypoints[rows + 1]
     if not (last > first).any():
-        return tuple([np.zeros((0, 3)) for _ in range(len(rows))])
+        return (np.zeros((0, 3)),) * len(rows)
     moved = shapes.keypoints[ragged_arange(first, last)]
     moved[:, :2] = _relative(moved[:, :2], window, scale)
     ends = np.cumsum(last - first).tolist()

@@ -163,25 +163,29 @@ def _areas_inside(rings: Nested, window: Window) -> _Floats:
 
     Green's theorem for clamped coordinates: an edge counts the mean of its clamped x times its clamped rise.
     """
-    xy = rings.xy - (window.x, window.y)
     ends = np.cumsum(rings.lengths)
-    following = np.arange(1, len(xy) + 1)
-    following[ends - 1] = ends - rings.lengths
-    (xa, ya), (xb, yb) = xy.T, xy[following].T
-    low, high = np.clip(ya, 0, window.height), np.clip(yb, 0, window.height)
-    rise = yb - ya
-    # Of a rise next to nothing a part is taken: what is wrong by that is found by the comparison.
-    slope = np.divide(xb - xa, rise, out=np.zeros_like(xa), where=np.abs(rise) > 1e-9)
-    left, right = xa + (low - ya) * slope, xa + (high - ya) * slope
-    left, right = np.minimum(left, right), np.maximum(left, right)
-    a, b = np.clip(left, 0, window.width), np.clip(right, 0, window.width)
-    beyond = np.maximum(right, window.width) - np.maximum(left, window.width)
-    width = right - left
-    mean = (b - a) * (a + b) / 2 + beyond * window.width
-    mean = np.divide(mean, width, out=a.copy(), where=width > 0)
-    ring_areas = np.abs(np.add.reduceat(mean * (high - low), ends - rings.lengths))
-    exterior = np.concatenate(([True], rings.part[1:] != rings.part[:-1]))
-    return np.bincount(rings.part, np.where(exterior, ring_areas, -ring_areas)).astype(np.float64)
+    begins = ends - rings.lengths
+    # Both ends of every edge, (2, edges), from the window's corner.
+    x, y = np.empty((2, len(rings.xy))), np.empty((2, len(rings.xy)))
+    for both, own, origin in ((x, rings.xy[:, 0], window.x), (y, rings.xy[:, 1], window.y)):
+        np.subtract(own, origin, out=both[0])
+        both[1, :-1] = both[0, 1:]
+        both[1, ends - 1] = both[0, begins]
+    rise = y[1] - y[0]
+    # What is level counts nothing. Of next to nothing the slope is not known well: it is looked at twice.
+    slope = np.divide(x[1] - x[0], rise, out=np.zeros_like(rise), where=np.abs(rise) > 1e-9)
+    inside = np.minimum(np.maximum(y, 0), window.height)
+    at = x[0] + (inside - y[0]) * slope
+    clamped = np.minimum(np.maximum(at, 0), window.width)
+    beyond = np.maximum(at, window.width)
+    run = at[1] - at[0]
+    sums = (clamped[1] - clamped[0]) * (clamped[0] + clamped[1]) / 2 + (beyond[1] - beyond[0]) * window.width
+    mean = np.divide(sums, run, out=clamped[0].copy(), where=run != 0)
+    areas: _Floats = np.abs(np.add.reduceat(mean * (inside[1] - inside[0]), begins))
+    if len(areas) > len(rings.owner):
+        areas[1:][rings.part[1:] == rings.part[:-1]] *= -1
+        areas = np.add.reduceat(areas, np.searchsorted(rings.part, np.arange(len(rings.owner))))
+    return areas
 
 
 def even_odd_in_box(polygon: Any, box: Any) -> Any:
