@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from slidesampler.cli.build import parse_ids
+from slidesampler.cli.build import Codec, parse_ids
 from slidesampler.cli.output import format_bytes, format_seconds, print_json, print_table, stderr, stdout
 from slidesampler.cli.sample import parse_size
 
 if TYPE_CHECKING:
     from slidesampler.measure import CacheBench, Spread, VariantMeasurement
 
-__all__ = ["EXAMPLES", "BenchBackend", "BenchCodec", "BenchTile", "bench"]
+__all__ = ["EXAMPLES", "BenchBackend", "BenchTile", "bench"]
 
 EXAMPLES = (
     "\b\nExamples:\n"
@@ -37,18 +37,6 @@ class BenchBackend(enum.StrEnum):
     AUTO = "auto"
     NPY = "npy"
     COG = "cog"
-
-
-class BenchCodec(enum.StrEnum):
-    """Compression of a COG."""
-
-    AUTO = "auto"
-    ZSTD = "zstd"
-    DEFLATE = "deflate"
-    LZW = "lzw"
-    JPEG = "jpeg"
-    WEBP = "webp"
-    NONE = "none"
 
 
 class BenchTile(enum.StrEnum):
@@ -98,7 +86,7 @@ def bench(
         ),
     ] = None,
     codec: Annotated[
-        list[BenchCodec] | None,
+        list[Codec] | None,
         typer.Option(help="Of cog; auto, none and jpeg when not given, can be given again."),
     ] = None,
     tile: Annotated[
