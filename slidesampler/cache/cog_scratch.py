@@ -1,4 +1,4 @@
-"""The scratch file a COG is copied from.
+"""A COG by GDAL: what the compiled encoder does not write, copied from a scratch file.
 
 A COG holds its smallest overview first, so it cannot be written while the image streams by. GDAL's COG driver
 copies one from a dataset that has everything; this is that dataset: a tiled GTiff in the folder of the COG,
@@ -12,17 +12,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from slidesampler.cache.codecs import scratch_options
+from slidesampler.cache.codecs import cog_options, scratch_options
+from slidesampler.cache.cog_layout import CogLayout
 from slidesampler.cache.gdal_write import close_dataset, gdal, gdal_array, gdal_config, gdal_errors
 from slidesampler.cache.write_failure import remove_files, write_failure
 from slidesampler.errors import BuildError, ReadError
-from slidesampler.models import Level
 
 __all__ = ["CogScratch"]
 
@@ -34,28 +33,13 @@ _WRITING = re.compile("_tiffWriteProc|TIFFWrite|WriteEncoded|Write error")
 
 
 class CogScratch:
-    """A COG in the making. Use as a context manager: whatever happens, the scratch file is removed.
+    """A COG in the making by way of a scratch file; see :class:`slidesampler.cache.cog_layout.CogTarget`.
 
     Parameters
     ----------
-    path : Path
-        Of the COG; the scratch file is beside it.
-    levels : tuple of Level
-        Finest first, each of half the size of the one before, rounded up.
-    channels : int
-    dtype : numpy.dtype
-        uint8, uint16, int16, uint32 or float32.
-    tile : int
+    layout : CogLayout
     threads : int
         Threads that compress.
-    names : tuple of str
-        Channel names, kept as band descriptions; may be empty.
-    mpp : (float, float) or None
-        Micrometres per pixel ``(y, x)``, kept as TIFF resolution.
-    rgb : bool
-        Whether the first three channels are red, green and blue.
-    sparse : bool
-        Leave out tiles that are never written or are all 0.
 
     Raises
     ------
@@ -63,36 +47,26 @@ class CogScratch:
         From every method, when GDAL could not do it.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        levels: tuple[Level, ...],
-        channels: int,
-        dtype: np.dtype[Any],
-        *,
-        tile: int,
-        threads: int = 1,
-        names: tuple[str, ...] = (),
-        mpp: tuple[float, float] | None = None,
-        rgb: bool = False,
-        sparse: bool = False,
-    ) -> None:
-        self._path, self._levels, self._channels = path, levels, channels
-        self._scratch = path.with_suffix(".scratch.tif")
+    def __init__(self, layout: CogLayout, threads: int = 1) -> None:
+        self._path, self._levels, self._channels = layout.path, layout.levels, layout.channels
+        self._scratch = layout.path.with_suffix(".scratch.tif")
         self._finished = False
-        options = scratch_options(tile=tile, threads=threads, sparse=sparse)
+        self._options = cog_options(
+            layout.codec, layout.quality, tile=layout.tile, threads=threads, sparse=layout.sparse
+        )
+        options = scratch_options(tile=layout.tile, threads=threads, sparse=layout.sparse)
         # Told, not guessed: GDAL takes the fourth of four uint8 channels for alpha.
-        options += [f"PHOTOMETRIC={'RGB' if rgb else 'MINISBLACK'}", "ALPHA=NO"]
-        kind = getattr(gdal, f"GDT_{_GDAL_TYPES[dtype.name]}")
-        base = levels[0]
+        options += [f"PHOTOMETRIC={'RGB' if layout.rgb else 'MINISBLACK'}", "ALPHA=NO"]
+        kind = getattr(gdal, f"GDT_{_GDAL_TYPES[layout.dtype.name]}")
+        base = layout.levels[0]
         self._dataset: Any = None
         try:
             with gdal_errors(self._scratch):
                 driver = gdal.GetDriverByName("GTiff")
                 self._dataset = driver.Create(
-                    str(self._scratch), base.width, base.height, channels, kind, options=options
+                    str(self._scratch), base.width, base.height, layout.channels, kind, options=options
                 )
-            self._describe(names, mpp)
+            self._describe(layout.names, layout.mpp)
             # GDAL crashes where it builds overviews on a header that could not be written.
             self.flush()
             self._build_overviews()
@@ -189,13 +163,11 @@ class CogScratch:
                 mask = mask.GetOverview(level - 1)
             mask.WriteArray(valid.astype(np.uint8) * 255, x, y)
 
-    def finish(self, options: list[str], advance: Callable[[float], None]) -> None:
+    def finish(self, advance: Callable[[float], None]) -> None:
         """Copy everything into the COG.
 
         Parameters
         ----------
-        options : list of str
-            Creation options of the COG driver.
         advance : callable
             Told the share that is done, 0 to 1, now and then. An exception of its own (a KeyboardInterrupt, for
             example) ends the copy and is raised.
@@ -214,7 +186,9 @@ class CogScratch:
         try:
             with gdal_errors(self._path), gdal_config(GDAL_TIFF_INTERNAL_MASK="YES"):
                 driver = gdal.GetDriverByName("COG")
-                copy = driver.CreateCopy(str(self._path), self._dataset, options=options, callback=progress)
+                copy = driver.CreateCopy(
+                    str(self._path), self._dataset, options=self._options, callback=progress
+                )
                 # Closing writes what is left, and may say so only in GDAL's log.
                 close_dataset(copy)
         finally:

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from slidesampler import _native
 from slidesampler.models import Level
 
-__all__ = ["decimation", "decimation_part", "halve", "halve_valid", "image_levels", "levels_of"]
+__all__ = ["decimation", "decimation_part", "halve", "halve_valid", "image_levels", "levels_of", "thin"]
 
 #: What sums of four are made in: exact for integers, and for floats rounded only once.
 _SUM_DTYPES = {"uint8": np.uint16, "uint16": np.int32, "int16": np.int32, "float32": np.float64}
@@ -44,7 +45,7 @@ def levels_of(height: int, width: int, downsamples: Sequence[int]) -> tuple[Leve
     return tuple(Level(-(-height // d), -(-width // d), (float(d), float(d))) for d in downsamples)
 
 
-def halve(pixels: NDArray[Any]) -> NDArray[Any]:
+def halve(pixels: NDArray[Any], threads: int = 1) -> NDArray[Any]:
     """Return the exact means of 2 x 2 pixels; a last odd row or column is averaged over what exists.
 
     Integers are rounded to the nearest, halves up (``floor(sum / 4 + 1 / 2)``), as GDAL and OpenCV do. Floats
@@ -53,6 +54,8 @@ def halve(pixels: NDArray[Any]) -> NDArray[Any]:
     Parameters
     ----------
     pixels : ndarray of uint8, uint16, int16 or float32, shape (h, w, C)
+    threads : int
+        Where the compiled encoder is there; the result is the same without it.
 
     Returns
     -------
@@ -63,6 +66,52 @@ def halve(pixels: NDArray[Any]) -> NDArray[Any]:
     >>> halve(np.array([[0, 1, 7], [1, 0, 8]], np.uint8)[..., None])[..., 0]
     array([[1, 8]], dtype=uint8)
     """
+    if not _compiled(pixels):
+        return _halve(pixels)
+    out = np.empty(_half_shape(pixels), pixels.dtype)
+    _native.encode.halve(np.ascontiguousarray(pixels), None, out, None, threads)  # type: ignore[union-attr]
+    return out
+
+
+def halve_valid(
+    pixels: NDArray[Any], valid: NDArray[np.bool_], threads: int = 1
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Return the means of the valid ones of 2 x 2 pixels, and where there was any.
+
+    Parameters
+    ----------
+    pixels : ndarray, shape (h, w, C)
+    valid : ndarray of bool, shape (h, w)
+    threads : int
+        As of :func:`halve`.
+
+    Returns
+    -------
+    means : ndarray, shape (ceil(h / 2), ceil(w / 2), C)
+        Rounded as by :func:`halve`; where none of the pixels is valid, the plain mean of them all.
+    any_valid : ndarray of bool, shape (ceil(h / 2), ceil(w / 2))
+        The ``valid`` of the next halving, so that no invalid pixel enters a mean that has a valid one.
+    """
+    if not _compiled(pixels):
+        return _halve_valid(pixels, valid)
+    out = np.empty(_half_shape(pixels), pixels.dtype)
+    any_valid = np.empty(out.shape[:2], np.bool_)
+    _native.encode.halve(  # type: ignore[union-attr]
+        np.ascontiguousarray(pixels), np.ascontiguousarray(valid), out, any_valid, threads
+    )
+    return out, any_valid
+
+
+def _compiled(pixels: NDArray[Any]) -> bool:
+    return _native.encode is not None and pixels.dtype.isnative and pixels.dtype.name in _SUM_DTYPES
+
+
+def _half_shape(pixels: NDArray[Any]) -> tuple[int, int, int]:
+    return -(-pixels.shape[0] // 2), -(-pixels.shape[1] // 2), pixels.shape[2]
+
+
+def _halve(pixels: NDArray[Any]) -> NDArray[Any]:
+    """Return what :func:`halve` does, by numpy: the rule that the compiled one is held to."""
     pixels = _even(pixels)
     height, width, channels = pixels.shape[0] // 2, pixels.shape[1] // 2, pixels.shape[2]
     out = np.empty((height, width, channels), pixels.dtype)
@@ -86,22 +135,8 @@ def halve(pixels: NDArray[Any]) -> NDArray[Any]:
     return out
 
 
-def halve_valid(pixels: NDArray[Any], valid: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Return the means of the valid ones of 2 x 2 pixels, and where there was any.
-
-    Parameters
-    ----------
-    pixels : ndarray, shape (h, w, C)
-    valid : ndarray of bool, shape (h, w)
-
-    Returns
-    -------
-    means : ndarray, shape (ceil(h / 2), ceil(w / 2), C)
-        Rounded as by :func:`halve`; where none of the pixels is valid, the plain mean of them all.
-    any_valid : ndarray of bool, shape (ceil(h / 2), ceil(w / 2))
-        The ``valid`` of the next halving, so that no invalid pixel enters a mean that has a valid one.
-    """
-    means = halve(pixels)
+def _halve_valid(pixels: NDArray[Any], valid: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    means = _halve(pixels)
     pixels, valid = _even(pixels), _even(valid)
     corners = [(slice(dy, None, 2), slice(dx, None, 2)) for dy in (0, 1) for dx in (0, 1)]
     count = np.zeros(means.shape[:2], np.uint8)
@@ -174,3 +209,18 @@ def decimation_part(size: int, downsample: int, start: int, stop: int) -> tuple[
     if not len(inside):
         return 0, np.zeros(0, np.int64)
     return int(index[inside[0]]), shown[inside] - start
+
+
+def thin(array: NDArray[Any], rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[Any]:
+    """Return ``array[np.ix_(rows, columns)]``, as a view where rows and columns are evenly spaced."""
+    found = _even_steps(rows), _even_steps(columns)
+    if found[0] is None or found[1] is None:
+        return array[np.ix_(rows, columns)]
+    return array[found]
+
+
+def _even_steps(index: NDArray[np.int64]) -> slice | None:
+    step = int(index[1] - index[0]) if len(index) > 1 else 1
+    if step < 1 or not np.array_equal(index, index[0] + step * np.arange(len(index))):
+        return None
+    return slice(int(index[0]), int(index[-1]) + 1, step)

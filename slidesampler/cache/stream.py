@@ -2,32 +2,33 @@
 
 The image is cut into strips of its full width wherever they fit the budget, because files that are stored by
 rows (PNG, JPEG, striped TIFF) can only be read downwards; the rows of a strip stay in GDAL's cache while it is
-read piece by piece. The height of a strip is a multiple of the source's
-tile height, so that no tile is decoded for two strips, and of 64, so that six levels come out of each strip by
-itself; what the deeper levels are made from is then less than a four-thousandth of the image, and kept.
+read piece by piece. The height of a strip is a multiple of the source's tile height, so that no tile is decoded
+for two strips, and of 64, so that six levels come out of each strip by itself; what the deeper levels are made
+from is then less than a four-thousandth of the image, and kept.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from slidesampler.cache.pyramid import decimation_part, halve, halve_valid
+from slidesampler.cache.block_source import BlockSource
+from slidesampler.cache.pyramid import decimation_part, halve, halve_valid, thin
 from slidesampler.geometry import Window
 from slidesampler.models import Level
 from slidesampler.readers.base import Reader
 
-__all__ = ["BLOCK_BYTES", "BlockPlan", "LevelSink", "plan_blocks", "read_block", "source_block", "stream_image"]
+__all__ = ["BLOCK_BYTES", "BlockPlan", "LevelSink", "has_whole_rows", "plan_blocks", "stream_image"]
 
 #: Pixels of level 0 held at once, bytes. Peak memory of a build is two to three times this plus GDAL's cache.
 BLOCK_BYTES = 160 * 2**20
-#: Rows of a strip where the source does not ask for more.
-_STRIP_ROWS = 1024
+#: Rows of a strip where the source does not ask for more: enough tiles for the threads to share.
+_STRIP_ROWS = 512
 #: Strips and blocks are multiples of this, so that six halvings never cross one.
 _UNIT = 64
 #: Columns that are asked of a source at once. OpenSlide makes a copy of them, and keeps their mask.
@@ -69,15 +70,6 @@ class BlockPlan:
     width: int
     chunk: int
     depth: int
-
-
-def source_block(reader: Reader) -> tuple[int, int] | None:
-    """Return ``(rows, columns)`` of what the source decodes at once, or None where its reader does not say.
-
-    A reader says it by an attribute ``block_shape``, which is not part of the protocol.
-    """
-    block = getattr(reader, "block_shape", None)
-    return None if block is None else (int(block[0]), int(block[1]))
 
 
 def plan_blocks(
@@ -129,24 +121,18 @@ def _halvings(value: int) -> int:
     return (value & -value).bit_length() - 1
 
 
-def read_block(reader: Reader, window: Window, chunk: int) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
-    """Return a block's pixels, in native byte order, and its valid mask: None where all of it is valid."""
-    pixels = np.empty((*window.shape, reader.shape[2]), reader.dtype)
-    valid = np.ones(window.shape, np.bool_) if reader.has_valid else None
-    for x in range(0, window.width, chunk):
-        part = Window(window.y, window.x + x, window.height, min(chunk, window.width - x))
-        columns = slice(x, x + part.width)
-        reader.read(part, out=pixels[:, columns])
-        if valid is not None:
-            # Straight after the pixels: the tiles are still in the source's cache.
-            valid[:, columns] = reader.read_valid(part)
-    # GDAL takes numbers in the machine's byte order only, whatever the array says.
-    pixels = pixels.astype(reader.dtype.newbyteorder("="), copy=False)
-    return pixels, None if valid is None or valid.all() else valid
+def has_whole_rows(reader: Reader) -> bool:
+    """Whether :func:`stream_image` hands out pieces of the full width of their level."""
+    return plan_blocks(reader.shape, reader.dtype.itemsize, None).width >= reader.shape[1]
 
 
 def stream_image(
-    reader: Reader, levels: tuple[Level, ...], sink: LevelSink, advance: Callable[[int], None]
+    reader: Reader,
+    levels: tuple[Level, ...],
+    sink: LevelSink,
+    advance: Callable[[int], None],
+    *,
+    threads: int = 1,
 ) -> bool:
     """Read an image once and hand every level, and its valid mask if it needs one, to a sink.
 
@@ -158,6 +144,9 @@ def stream_image(
     sink : LevelSink
     advance : callable
         Told the number of level-0 pixels of each finished block.
+    threads : int
+        Threads that decode and average; with more than one the source is read while the sink is at work, where
+        its reader cannot be read by several.
 
     Returns
     -------
@@ -165,20 +154,24 @@ def stream_image(
         Whether any pixel is invalid, and so a mask was written. A reader that *may* have invalid pixels and has
         none gives no mask.
     """
-    plan = plan_blocks(reader.shape, reader.dtype.itemsize, source_block(reader))
-    run = _Run(reader, levels, sink, plan)
-    for window in run.windows():
-        run.take(window)
-        advance(window.height * window.width)
-    run.finish()
+    with BlockSource(reader, threads) as source:
+        plan = plan_blocks(reader.shape, reader.dtype.itemsize, source.block_shape)
+        run = _Run(reader, levels, sink, plan, threads)
+        for window, pixels, valid in source.blocks(run.windows(), plan.chunk):
+            run.take(window, pixels, valid)
+            advance(window.height * window.width)
+        run.finish()
     return run.masked
 
 
 class _Run:
     """The state of one pass: whether there is a mask yet, and the level that the deepest ones are made from."""
 
-    def __init__(self, reader: Reader, levels: tuple[Level, ...], sink: LevelSink, plan: BlockPlan) -> None:
+    def __init__(
+        self, reader: Reader, levels: tuple[Level, ...], sink: LevelSink, plan: BlockPlan, threads: int
+    ) -> None:
         self._reader, self._levels, self._sink, self._plan = reader, levels, sink, plan
+        self._threads = threads
         self._depth = min(plan.depth, len(levels) - 1)
         self.masked = False
         self._kept: NDArray[Any] | None = None
@@ -188,14 +181,15 @@ class _Run:
             self._kept = np.empty((kept.height, kept.width, reader.shape[2]), reader.dtype.newbyteorder("="))
             self._kept_valid = np.ones((kept.height, kept.width), np.bool_)
 
-    def windows(self) -> Iterator[Window]:
+    def windows(self) -> list[Window]:
         height, width, _ = self._reader.shape
-        for y in range(0, height, self._plan.height):
-            for x in range(0, width, self._plan.width):
-                yield Window(y, x, min(self._plan.height, height - y), min(self._plan.width, width - x))
+        return [
+            Window(y, x, min(self._plan.height, height - y), min(self._plan.width, width - x))
+            for y in range(0, height, self._plan.height)
+            for x in range(0, width, self._plan.width)
+        ]
 
-    def take(self, window: Window) -> None:
-        pixels, valid = read_block(self._reader, window, self._plan.chunk)
+    def take(self, window: Window, pixels: NDArray[Any], valid: NDArray[np.bool_] | None) -> None:
         if valid is not None and not self.masked:
             self._start_mask(window)
         if self.masked:
@@ -203,9 +197,9 @@ class _Run:
         self._sink.write_pixels(0, window.y, window.x, pixels)
         for level in range(1, self._depth + 1):
             if valid is None:
-                pixels = halve(pixels)
+                pixels = halve(pixels, self._threads)
             else:
-                pixels, valid = halve_valid(pixels, valid)
+                pixels, valid = halve_valid(pixels, valid, self._threads)
             self._sink.write_pixels(level, window.y >> level, window.x >> level, pixels)
         if self._kept is not None and self._kept_valid is not None:
             y, x = window.y >> self._depth, window.x >> self._depth
@@ -219,7 +213,7 @@ class _Run:
             return
         pixels, valid = self._kept, self._kept_valid
         for level in range(self._depth + 1, len(self._levels)):
-            pixels, valid = halve_valid(pixels, valid)
+            pixels, valid = halve_valid(pixels, valid, self._threads)
             self._sink.write_pixels(level, 0, 0, pixels)
 
     def _start_mask(self, current: Window) -> None:
@@ -242,5 +236,5 @@ class _Run:
             if valid is None:
                 part = np.ones((len(rows), len(columns)), np.bool_)
             else:
-                part = valid[np.ix_(rows, columns)]
+                part = thin(valid, rows, columns)
             self._sink.write_valid(number, y, x, part)

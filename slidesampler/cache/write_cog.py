@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from slidesampler.cache.codecs import check_codec, cog_options
-from slidesampler.cache.cog_scratch import CogScratch
+from slidesampler.cache.codecs import check_codec
+from slidesampler.cache.cog_layout import CogLayout, CogTarget
+from slidesampler.cache.cog_target import open_cog
 from slidesampler.cache.gdal_write import block_cache
 from slidesampler.cache.halves import Halves
 from slidesampler.cache.pyramid import image_levels
 from slidesampler.cache.spec import BuildSpec, WrittenFiles
-from slidesampler.cache.stream import stream_image
+from slidesampler.cache.stream import has_whole_rows, stream_image
 from slidesampler.readers.base import Reader
 
 __all__ = ["write_cog"]
@@ -32,12 +33,13 @@ def write_cog(
     ----------
     reader : Reader
     folder : Path
-        Exists; needs room for the COG and for a scratch file of the image compressed without loss (see
-        :mod:`slidesampler.cache.cog_scratch`), which is removed at the end, also of a failure.
+        Exists; needs room for the COG and for scratch files, which are removed at the end, also of a failure:
+        as much again, and with GDAL (see :func:`.cog_target.open_cog`) that of the image compressed without
+        loss.
     spec : BuildSpec
         Resolved.
     threads : int
-        Threads that compress.
+        Threads that decode, average and compress; the file is the same with any number of them.
     advance : callable
         Told of level-0 pixels: half of them while the image is read, half while the COG is put together.
 
@@ -51,28 +53,26 @@ def write_cog(
     height, width, channels = reader.shape
     check_codec(spec.codec, reader.dtype, channels)
     levels = image_levels(height, width, spec.tile)
-    path = folder / "image.tif"
+    layout = CogLayout(
+        folder / "image.tif",
+        levels,
+        channels,
+        reader.dtype.newbyteorder("="),
+        spec.tile,
+        spec.codec,
+        spec.quality,
+        names=reader.channels,
+        mpp=reader.mpp,
+        rgb=_is_rgb(reader),
+    )
     progress = Halves(height * width, advance)
-    with (
-        block_cache(),
-        CogScratch(
-            path,
-            levels,
-            channels,
-            reader.dtype,
-            tile=spec.tile,
-            threads=threads,
-            names=reader.channels,
-            mpp=reader.mpp,
-            rgb=_is_rgb(reader),
-        ) as scratch,
-    ):
-        with scratch.blamed_for_reads():
-            has_valid = stream_image(reader, levels, _CogSink(scratch), progress.first)
-        scratch.finish(cog_options(spec.codec, spec.quality, tile=spec.tile, threads=threads), progress.second)
+    with block_cache(), open_cog(layout, threads=threads, whole_rows=has_whole_rows(reader)) as target:
+        with target.blamed_for_reads():
+            has_valid = stream_image(reader, levels, _CogSink(target), progress.first, threads=threads)
+        target.finish(progress.second)
     progress.done()
     return WrittenFiles(
-        files={"image": path.name},
+        files={"image": layout.path.name},
         shape=reader.shape,
         dtype=reader.dtype.name,
         levels=levels,
@@ -93,9 +93,9 @@ def _is_rgb(reader: Reader) -> bool:
 
 
 class _CogSink:
-    """Hands the pieces to the scratch file; see :class:`slidesampler.cache.stream.LevelSink`."""
+    """Hands the pieces on; see :class:`slidesampler.cache.stream.LevelSink`."""
 
-    def __init__(self, scratch: CogScratch) -> None:
-        self.write_pixels: Callable[[int, int, int, NDArray[Any]], None] = scratch.write
-        self.start_valid: Callable[[], None] = scratch.start_mask
-        self.write_valid: Callable[[int, int, int, NDArray[np.bool_]], None] = scratch.write_mask
+    def __init__(self, target: CogTarget) -> None:
+        self.write_pixels: Callable[[int, int, int, NDArray[Any]], None] = target.write
+        self.start_valid: Callable[[], None] = target.start_mask
+        self.write_valid: Callable[[int, int, int, NDArray[np.bool_]], None] = target.write_mask

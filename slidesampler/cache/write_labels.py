@@ -12,13 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slidesampler.annotations import AnnotIndex, instance_block, label_block, map_category_raster
-from slidesampler.cache.codecs import auto_codec, cog_options
-from slidesampler.cache.cog_scratch import CogScratch
+from slidesampler.cache.block_source import source_block
+from slidesampler.cache.codecs import auto_codec
+from slidesampler.cache.cog_layout import CogLayout, CogTarget
+from slidesampler.cache.cog_target import open_cog
 from slidesampler.cache.gdal_write import block_cache
 from slidesampler.cache.halves import Halves
-from slidesampler.cache.pyramid import decimation_part, levels_of
+from slidesampler.cache.pyramid import decimation_part, levels_of, thin
 from slidesampler.cache.spec import WrittenFiles
-from slidesampler.cache.stream import plan_blocks, source_block
+from slidesampler.cache.stream import BlockPlan, plan_blocks
 from slidesampler.cache.write_failure import remove_files
 from slidesampler.errors import BuildError
 from slidesampler.geometry import Window, label_level_downsamples
@@ -86,15 +88,24 @@ class LabelSource:
         self._base = base
         self._valid = valid if valid is not None and valid.has_valid else None
 
-    def blocks(self, *, instances: bool) -> Iterator[tuple[Window, NDArray[Any], NDArray[np.uint32] | None]]:
-        """Yield ``(window, class indices, instance numbers or None)`` until the image is covered.
+    def strips(
+        self, *, instances: bool
+    ) -> Iterator[tuple[Window, NDArray[Any] | None, NDArray[np.uint32] | None]]:
+        """Yield ``(window, class indices, instance numbers)`` downwards until the image is covered.
 
-        In strips of the image's full width, downwards, cut into blocks.
+        Windows have the image's full width unless it is far too wide. None stands for nothing but 0, and for
+        instance numbers that were not asked for.
         """
         for strip in self._strips():
+            labels = numbers = None
             for x in range(0, strip.width, _BLOCK_COLUMNS):
                 window = Window(strip.y, strip.x + x, strip.height, min(_BLOCK_COLUMNS, strip.width - x))
-                yield window, *self._paint(window, instances=instances)
+                painted = self._paint(window, instances=instances)
+                columns = slice(x, x + window.width)
+                labels = _put(labels, strip, columns, painted[0])
+                if painted[1] is not None:
+                    numbers = _put(numbers, strip, columns, painted[1])
+            yield strip, labels, numbers
 
     def labels(self, window: Window) -> NDArray[Any]:
         """Return the class index of every pixel of a window inside the image, ``(h, w)``."""
@@ -106,16 +117,24 @@ class LabelSource:
         valid = None if self._valid is None else self._valid.read_valid(window)
         return instance_block(self._shapes, self._index, self.class_map, self._spec, ys, xs, valid)
 
+    @property
+    def has_whole_rows(self) -> bool:
+        """Whether :meth:`strips` yields windows of the image's full width."""
+        return self._plan().width >= self.shape[1]
+
     def _strips(self) -> Iterator[Window]:
         height, width = self.shape
+        plan = self._plan()
+        for y in range(0, height, plan.height):
+            for x in range(0, width, plan.width):
+                yield Window(y, x, min(plan.height, height - y), min(plan.width, width - x))
+
+    def _plan(self) -> BlockPlan:
         source = self._base if self._base is not None else self._valid
         itemsize = 1 if self._base is None else self._base.dtype.itemsize
         # One byte on top for the valid mask.
         block = None if source is None else source_block(source)
-        plan = plan_blocks((height, width, 1), itemsize + 1, block, _STRIP_BYTES)
-        for y in range(0, height, plan.height):
-            for x in range(0, width, plan.width):
-                yield Window(y, x, min(plan.height, height - y), min(plan.width, width - x))
+        return plan_blocks((*self.shape, 1), itemsize + 1, block, _STRIP_BYTES)
 
     def _paint(self, window: Window, *, instances: bool) -> tuple[NDArray[Any], NDArray[np.uint32] | None]:
         ys, xs = np.arange(window.y, window.y1), np.arange(window.x, window.x1)
@@ -178,21 +197,22 @@ def write_labels(
         stack.push(partial(_remove_after_failure, folder))
         layers = {
             role: stack.enter_context(
-                CogScratch(
-                    folder / name, levels, 1, dtypes[role], tile=LABEL_TILE, threads=threads, sparse=True
+                open_cog(
+                    CogLayout(folder / name, levels, 1, dtypes[role], LABEL_TILE, codec, sparse=True),
+                    threads=threads,
+                    whole_rows=source.has_whole_rows,
                 )
             )
             for role, name in files.items()
         }
         with layers["labels"].blamed_for_reads():
-            for window, labels, numbers in source.blocks(instances=instances):
-                _write_levels(layers["labels"], levels, window, labels)
-                if numbers is not None:
-                    _write_levels(layers["instances"], levels, window, numbers)
+            for window, labels, numbers in source.strips(instances=instances):
+                for role, strip in (("labels", labels), ("instances", numbers)):
+                    if strip is not None:
+                        _write_levels(layers[role], levels, window, strip)
                 progress.first(window.height * window.width)
-        options = cog_options(codec, None, tile=LABEL_TILE, threads=threads, sparse=True)
-        for number, scratch in enumerate(layers.values()):
-            scratch.finish(options, partial(_part_done, progress, number, len(layers)))
+        for number, layer in enumerate(layers.values()):
+            layer.finish(partial(_part_done, progress, number, len(layers)))
     progress.done()
     return WrittenFiles(
         files=files,
@@ -217,15 +237,24 @@ def _remove_after_failure(folder: Path, kind: type[BaseException] | None, *_: ob
         remove_files(folder, "labels*", "instances*")
 
 
-def _write_levels(scratch: CogScratch, levels: tuple[Level, ...], window: Window, block: NDArray[Any]) -> None:
-    """Write a block of level 0 and the pixels of every other level that show one of its own."""
+def _put(
+    strip: NDArray[Any] | None, window: Window, columns: slice, block: NDArray[Any]
+) -> NDArray[Any] | None:
+    """Copy a block to its columns of a strip, which is made when there is something to put into it."""
     if not block.any():
-        # Never written is 0.
-        return
+        return strip
+    if strip is None:
+        strip = np.zeros(window.shape, block.dtype)
+    strip[:, columns] = block
+    return strip
+
+
+def _write_levels(target: CogTarget, levels: tuple[Level, ...], window: Window, strip: NDArray[Any]) -> None:
+    """Write a strip of level 0 and the pixels of every other level that show one of its own."""
     height, width = levels[0].height, levels[0].width
     for number, level in enumerate(levels):
         downsample = int(level.downsample[0])
         y, rows = decimation_part(height, downsample, window.y, window.y1)
         x, columns = decimation_part(width, downsample, window.x, window.x1)
         if len(rows) and len(columns):
-            scratch.write(number, y, x, block[np.ix_(rows, columns)][:, :, None])
+            target.write(number, y, x, thin(strip, rows, columns)[:, :, None])

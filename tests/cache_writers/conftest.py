@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from osgeo_utils.samples.validate_cloud_optimized_geotiff import validate
 
+from slidesampler import _native
+from slidesampler.cache import cog_scratch, cog_stream
 from slidesampler.geometry import Window
 from slidesampler.models import Level
 from slidesampler.shapes import ShapeKind, Shapes
@@ -165,3 +167,20 @@ class Tools:
 def tools():
     """The helpers of this file."""
     return Tools
+
+
+@pytest.fixture
+def by_gdal(monkeypatch):
+    """COGs are written by GDAL, as where nothing was compiled."""
+    monkeypatch.setattr(_native, "encode", None)
+
+
+@pytest.fixture(params=["CogStream", "CogScratch"])
+def writer_class(request, monkeypatch):
+    """Each of the two writers of a COG, in force."""
+    if request.param == "CogScratch":
+        monkeypatch.setattr(_native, "encode", None)
+        return cog_scratch.CogScratch
+    if _native.encode is None:
+        pytest.skip(_native.missing_because)
+    return cog_stream.CogStream

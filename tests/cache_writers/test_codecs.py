@@ -102,7 +102,7 @@ def test_specs_that_make_no_sense(options, words):
     [
         ({"tile": 100}, "128, 256, 512, got 100"),
         ({"tile": 0}, "got 0"),
-        ({"backend": "zarr"}, "cog, npy, got 'zarr'"),
+        ({"backend": "zarr"}, "cog, npy.*got 'zarr'"),
     ],
 )
 def test_options_out_of_range(options, words):

@@ -25,6 +25,7 @@ from pathlib import Path
 import numpy as np
 sys.path.insert(0, sys.argv[1])
 from conftest import MemoryReader
+from slidesampler import _native
 from slidesampler.cache import gdal_write
 from slidesampler.cache.spec import BuildSpec
 from slidesampler.cache.write import write_image
@@ -48,6 +49,10 @@ def labels(folder, instances):
     classes = ClassMap(tuple("abcdefgh"), {i: i for i in range(1, 8)})
     base = MemoryReader(NOISE[:, :, :1] % 8)
     write_labels(folder, (2000, 900), Shapes.empty(), classes, LabelSpec(), base=base, instances=instances)
+
+def by_gdal(call, *arguments, **options):
+    _native.encode = None
+    call(*arguments, **options)
 
 def from_gdal(folder, source):
     # So small a cache that reading the source has to make room by writing tiles of the scratch file.
@@ -79,31 +84,37 @@ IMAGES = {
     "npy header": (100, "image(Path(folder), 'npy', 'none')"),
     "npy middle": (3_000_000, "image(Path(folder), 'npy', 'none')"),
     "npy end": (5_400_000, "image(Path(folder), 'npy', 'none', masked=True)"),
-    # Into the scratch file. With threads GDAL only logs some of it; without a header it crashes later on.
-    "cog empty file": (1, "image(Path(folder), 'cog', 'deflate')"),
-    "cog header": (100, "image(Path(folder), 'cog', 'deflate')"),
-    "cog overview headers": (1000, "image(Path(folder), 'cog', 'deflate')"),
+    "cog first tile": (100, "image(Path(folder), 'cog', 'zstd')"),
     "cog tiles": (2_000_000, "image(Path(folder), 'cog', 'deflate')"),
-    "cog tiles, threads": (2_000_000, "image(Path(folder), 'cog', 'deflate', threads=2)"),
-    "cog mask": (5_000_000, "image(Path(folder), 'cog', 'deflate', masked=True)"),
+    "cog tiles, threads": (2_000_000, "image(Path(folder), 'cog', 'jpeg', threads=2)"),
+    "cog mask": (200, "image(Path(folder), 'cog', 'zstd', masked=True, pixels=NOISE * 0)"),
+    # Into GDAL's scratch file. With threads it only logs some of it; without a header it crashes later on.
+    "gdal's empty file": (1, "by_gdal(image, Path(folder), 'cog', 'deflate')"),
+    "gdal's header": (100, "by_gdal(image, Path(folder), 'cog', 'deflate')"),
+    "gdal's overview headers": (1000, "by_gdal(image, Path(folder), 'cog', 'deflate')"),
+    "gdal's tiles": (2_000_000, "by_gdal(image, Path(folder), 'cog', 'deflate')"),
+    "gdal's tiles, threads": (2_000_000, "by_gdal(image, Path(folder), 'cog', 'deflate', threads=2)"),
+    "gdal's mask": (5_000_000, "by_gdal(image, Path(folder), 'cog', 'deflate', masked=True)"),
 }
-#: The scratch file, compressed, fits; the COG, stored plain, does not.
+#: The scratch file, of one level or compressed, fits; the COG, of all levels, stored plain, does not.
 COPIES = {
     f"copy {limit} {threads}": (
         limit,
-        f"image(Path(folder), 'cog', 'none', threads={threads}, pixels=BITS)",
+        f"by_gdal(image, Path(folder), 'cog', 'none', threads={threads}, pixels=BITS)",
     )
     for limit in (2_500_000, 6_000_000, 7_000_000)
     for threads in (1, 2)
-}
+} | {f"own copy {limit}": (limit, "image(Path(folder), 'cog', 'none')") for limit in (7_000_000, 8_300_000)}
 LABELS = {
+    "gdal's labels": (300_000, "by_gdal(labels, Path(folder), True)"),
     "labels header": (100, "labels(Path(folder), False)"),
     "labels tiles": (300_000, "labels(Path(folder), False)"),
     "labels, then instances": (300_000, "labels(Path(folder), True)"),
 }
 #: The second and third are met by GDAL 3.6 while it reads the source, the first while it writes.
 FROM_GDAL = {
-    f"gdal {limit}": (limit, "from_gdal(Path(folder), {source!r})") for limit in (500_000, 1_300_000, 2_740_000)
+    f"gdal {limit}": (limit, "by_gdal(from_gdal, Path(folder), {source!r})")
+    for limit in (500_000, 1_300_000, 2_740_000)
 }
 ENOUGH = {"enough": (10**9, "image(Path(folder), 'cog', 'deflate', threads=2, masked=True)")}
 

@@ -2,14 +2,29 @@
 
 from fractions import Fraction
 from itertools import pairwise
+from unittest import mock
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slidesampler.cache.pyramid import decimation, decimation_part, halve, halve_valid, image_levels
+from slidesampler import _native
+from slidesampler.cache.pyramid import decimation, decimation_part, halve, halve_valid, image_levels, thin
 from slidesampler.geometry import label_level_downsamples
+
+
+@pytest.fixture(scope="module", params=["compiled", "numpy"], autouse=True)
+def compiled(request):
+    """Both of those that halve."""
+    if request.param == "compiled":
+        if _native.encode is None:
+            pytest.skip(_native.missing_because)
+        yield True
+    else:
+        with mock.patch.object(_native, "encode", None):
+            yield False
+
 
 DTYPES = [np.uint8, np.uint16, np.int16, np.float32]
 SIZES = st.integers(1, 21)
@@ -74,6 +89,31 @@ def test_extreme_floats_do_not_overflow():
     # The lowest float32 is what satellite scenes use for "no data".
     pixels = np.full((2, 2, 1), np.finfo(np.float32).min)
     assert halve(pixels)[0, 0, 0] == np.finfo(np.float32).min
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("size", [(131, 90), (64, 33)])
+def test_threads_and_strides_do_not_matter(tools, dtype, size):
+    rng = np.random.default_rng(9)
+    pixels = tools.random_pixels(rng, (*size, 3), dtype)
+    valid = rng.random(size) < 0.5
+    expected = pixelwise(pixels, valid)
+    turned = np.ascontiguousarray(pixels[::-1])[::-1]
+    for found in (halve_valid(pixels, valid, 3), halve_valid(turned, np.asfortranarray(valid))):
+        np.testing.assert_array_equal(found[0], expected[0])
+        np.testing.assert_array_equal(found[1], expected[1])
+    np.testing.assert_array_equal(halve(turned, 3), pixelwise(pixels, np.ones(size, bool))[0])
+
+
+@given(st.data())
+def test_thinning_is_indexing(data):
+    array = np.arange(17 * 13).reshape(17, 13)
+    index = [np.array(sorted(data.draw(st.sets(st.integers(0, size - 1), min_size=1)))) for size in (17, 13)]
+    np.testing.assert_array_equal(thin(array, *index), array[np.ix_(*index)])
+    steps = [np.arange(data.draw(st.integers(0, 5)), 13, data.draw(st.integers(1, 4))) for _ in range(2)]
+    found = thin(array, *steps)
+    np.testing.assert_array_equal(found, array[np.ix_(*steps)])
+    assert np.shares_memory(found, array)
 
 
 def test_a_mask_of_noise_is_averaged_piece_by_piece(tools, monkeypatch):

@@ -1,5 +1,8 @@
 """Finished files, read by other means than the package: GDAL, tifffile, numpy."""
 
+from contextlib import nullcontext
+from unittest import mock
+
 import numpy as np
 import pytest
 import tifffile
@@ -7,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from osgeo import gdal
 
+from slidesampler import _native
 from slidesampler.cache.codecs import cog_codecs
 from slidesampler.cache.gdal_write import gdal as writer_gdal
 from slidesampler.cache.halves import Halves
@@ -72,19 +76,20 @@ def make_valid(rng, shape, kind):
 LOSSLESS = [name for name in ("zstd", "deflate", "lzw", "none") if name in cog_codecs()]
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=60)
 @given(
     height=st.integers(1, 300),
     width=st.integers(1, 300),
     channels=st.sampled_from([1, 2, 3, 4, 7]),
     dtype=st.sampled_from([*DTYPES, np.dtype(">u2"), np.dtype(">f4")]),
     mask=st.sampled_from(["none", "full", "corner", "noise"]),
+    compiled=st.booleans(),
     codec=st.sampled_from(["auto", *LOSSLESS]),
     tile=st.sampled_from([128, 256, 512]),
     threads=st.sampled_from([1, 2]),
 )
 def test_a_cog_holds_the_image_exactly(
-    tools, tmp_path_factory, height, width, channels, dtype, mask, codec, tile, threads
+    tools, tmp_path_factory, height, width, channels, dtype, mask, codec, tile, threads, compiled
 ):
     folder = tmp_path_factory.mktemp("cog")
     rng = np.random.default_rng(height * 1000 + width)
@@ -93,7 +98,8 @@ def test_a_cog_holds_the_image_exactly(
     done = []
     spec = BuildSpec(codec=codec, tile=tile)
     reader = tools.reader(pixels.astype(dtype), valid)
-    written = write_image(reader, folder, spec, threads=threads, advance=done.append)
+    with nullcontext() if compiled else mock.patch.object(_native, "encode", None):
+        written = write_image(reader, folder, spec, threads=threads, advance=done.append)
 
     path = folder / written.files["image"]
     assert names(folder) == ["image.tif"]
@@ -288,18 +294,20 @@ class BreakingReader:
         return self._inner.read(window, level, channels=channels, out=out)
 
 
+@pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("backend", ["cog", "npy"])
 @pytest.mark.parametrize("error", [ReadError("tile 7 is damaged"), KeyboardInterrupt("stop")])
-def test_a_source_that_breaks_leaves_nothing(tools, tmp_path, backend, error):
+def test_a_source_that_breaks_leaves_nothing(tools, tmp_path, backend, error, threads):
     pixels = np.zeros((3000, 50, 3), np.uint8)
+    reader = BreakingReader(tools.reader(pixels), error)
     with pytest.raises(type(error), match=str(error)):
-        write_image(BreakingReader(tools.reader(pixels), error), tmp_path, BuildSpec(backend=backend))
+        write_image(reader, tmp_path, BuildSpec(backend=backend), threads=threads)
     assert names(tmp_path) == []
 
 
 @pytest.mark.parametrize("share", [0.2, 0.8])
-def test_an_interrupt_in_the_progress_bar_ends_the_build(tools, tmp_path, share):
-    # 0.2 is in the reading pass, 0.8 in the C code that puts the COG together.
+def test_an_interrupt_in_the_progress_bar_ends_the_build(tools, tmp_path, share, writer_class):
+    # 0.2 is in the reading pass, 0.8 while the COG is put together, with GDAL in its C code.
     pixels = tools.random_pixels(np.random.default_rng(0), (4000, 700, 1), np.uint8)
     done = 0
 
@@ -314,7 +322,7 @@ def test_an_interrupt_in_the_progress_bar_ends_the_build(tools, tmp_path, share)
     assert names(tmp_path) == []
 
 
-def test_a_copy_that_fails_when_it_is_closed_is_removed(tools, tmp_path, monkeypatch):
+def test_a_copy_that_fails_when_it_is_closed_is_removed(tools, tmp_path, monkeypatch, by_gdal):
     from slidesampler.cache import cog_scratch
 
     def close(dataset):
