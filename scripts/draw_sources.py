@@ -337,6 +337,30 @@ def draw_weighted(sampler: Sampler) -> Picture:
     return picture
 
 
+def draw_snap(sampler: Sampler) -> Picture:
+    picture = Picture(sampler, 3)
+    # The tiles of a cache are as large as the windows.
+    for axes, snap in zip(picture.axes, (None, SIZE // 2, SIZE), strict=True):
+        source = WeightedSource(sampler, SIZE, "tissue", 9, 3, snap=snap, image_ids=[1])
+        windows = windows_of(drawn(source))
+        tiles = {
+            (row, column)
+            for window in windows
+            for row in range(window.y // SIZE, (window.y1 - 1) // SIZE + 1)
+            for column in range(window.x // SIZE, (window.x1 - 1) // SIZE + 1)
+        }
+        picture.slide(axes, 1, f"snap={snap}: {len(tiles)} tiles for {len(windows)} windows")
+        axes.set(xticks=range(0, WIDTH, SIZE), yticks=range(0, HEIGHT, SIZE), xticklabels=[], yticklabels=[])
+        axes.tick_params(length=0)
+        axes.grid(color=GREY, linewidth=0.5, alpha=0.7)
+        corners = [Window(row * SIZE, column * SIZE, SIZE, SIZE) for row, column in sorted(tiles)]
+        for tile in corners:
+            axes.add_patch(Rectangle((tile.x, tile.y), SIZE, SIZE, facecolor=ORANGE, alpha=0.25, linewidth=0))
+        picture.explain(ORANGE, "tiles that are read")
+        picture.windows(axes, windows, BLUE, "windows of WeightedSource", fill=0.0)
+    return picture
+
+
 def draw_fixed(sampler: Sampler) -> Picture:
     picture = Picture(sampler, 2)
     negatives = NegativeSource(sampler, SIZE, 5, 8, min_tissue=0.5, image_ids=[1])
@@ -447,6 +471,7 @@ PICTURES: dict[str, Callable[[Sampler], Picture]] = {
         draw_grid,
         draw_coverage,
         draw_weighted,
+        draw_snap,
         draw_fixed,
         draw_tiles,
         draw_splits,

@@ -75,6 +75,15 @@ class TestDrawing:
         assert head["about"]["source"] == "balanced"
         assert head["about"]["epoch"] == 2
 
+    def test_windows_start_where_tiles_do(self, run, manifest, tmp_path):
+        out = tmp_path / "windows.jsonl"
+        result = run("sample", manifest, "-n", 40, "--size", 48, "--snap", 16, "--out", out)
+        assert result.exit_code == 0, result.output
+        expected = targets_of(BalancedSource(Sampler(manifest), 48, n=40, snap=16))
+        assert targets_of(FixedSource.from_jsonl(out)) == expected
+        assert not any("snap" in line for line in out.read_text().splitlines()[1:])
+        assert run("sample", manifest, "--source", "grid", "--snap", 16).exit_code == 2
+
     def test_the_tables_say_what_was_drawn(self, run, manifest):
         result = run("sample", manifest, "--source", "balanced", "-n", 40, "--size", 48, "--pos-fraction", 0.25)
         assert result.exit_code == 0

@@ -144,6 +144,11 @@ def test_cut_lines_are_as_few_as_can_be(axis, data):
     assert len(lines) - 1 == count
 
 
+def test_cut_lines_at_the_far_edge():
+    # The last windows start at 18 and, flush with the edge, at 19: from 20 on the latter reaches further.
+    assert cut_lines(0, 27, 27, 8, 3).tolist() == [0, 8, 14, 20, 27]
+
+
 @given(axes(), st.data())
 def test_counted_in_places_a_window_holds_the_same(axis, data):
     length, extent, step, _ = axis

@@ -348,6 +348,13 @@ def test_snaps_that_no_window_can_have(make, options, message):
         make(**options)
 
 
+@pytest.mark.parametrize("n", [None, 80])
+def test_both_parts_of_a_balanced_source_are_snapped(n):
+    drawn = targets_of(BalancedSource(SAMPLER, 64, n, snap=32))
+    assert Counter(one.kind for one in drawn) == {"positive": len(drawn) // 2, "negative": len(drawn) // 2}
+    assert all(on_lattice(SAMPLER, one, 32, flush=one.kind == "negative") for one in drawn)
+
+
 def test_hard_negatives_are_snapped_too():
     maps = {one: np.ones(SAMPLER.image_shape(one)[:2]) for one in SAMPLER.image_ids[:5]}
     source = NegativeSource(SAMPLER, 64, 100, maps=maps, snap=32)
