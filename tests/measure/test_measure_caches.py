@@ -19,7 +19,7 @@ from slidesampler.measure import caches as module
 from slidesampler.measure.machine import memory_bytes, usable_threads
 from slidesampler.measure.page_cache import can_drop
 from slidesampler.measure.scratch import SCRATCH_PREFIX, check_room, scratch_folder
-from slidesampler.measure.specimen import choose_part, copy_parts
+from slidesampler.measure.specimen import Specimen, choose_part, copy_parts
 
 NPY, RAW = CacheVariant("npy"), CacheVariant("cog", "none", None, 128)
 IN_PLACE, AUTO = CacheVariant("in-place"), CacheVariant("auto")
@@ -70,6 +70,31 @@ class TestRun:
         assert npy.build_megapixels_per_s.count == 2
         assert (in_place.size_bytes, in_place.total_bytes, in_place.build_megapixels_per_s) == (0, 0, None)
         assert str(scratch) in " ".join(found.notes)
+
+    def test_the_time_of_a_build_holds_that_of_reading_the_slide(
+        self, manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def slow(*arguments: object, **named: object) -> Specimen:
+            copy = copy_parts(*arguments, **named)  # type: ignore[arg-type]
+            return replace(copy, read_seconds=dict.fromkeys(copy.read_seconds, 1e6))
+
+        monkeypatch.setattr(module, "copy_parts", slow)
+        found = measure_caches(manifest, tmp_path / "c", options(crop=128, rounds=1), variants=[NPY])
+        speed = found.rows[0].build_megapixels_per_s
+        assert speed is not None
+        assert speed.median == pytest.approx(128 * 128 / 1e6 / 1e6, rel=1e-3)
+
+    def test_sources_that_are_cogs_are_copied_all_the_same(self, tmp_path: Path) -> None:
+        pixels = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
+        np.save(tmp_path / "a.npy", pixels)
+        data = {"images": [{"id": 1, "file_name": str(tmp_path / "a.npy")}]}
+        sampler = Sampler(data, tmp_path / "made", "cog")
+        assert sampler.build(labels=False, codec="none").ok
+        (cog,) = (tmp_path / "made").rglob("image.tif")
+        manifest = Manifest.load({"images": [{"id": 1, "file_name": str(cog)}]})
+        found = measure_caches(manifest, tmp_path / "c", options(rounds=1), variants=[RAW])
+        assert found.rows[0].size_bytes > pixels.nbytes
+        assert found.recommendation.command.endswith("--tile 128 --force")
 
     def test_windows_are_read_from_the_part_of_the_slide(
         self, manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
