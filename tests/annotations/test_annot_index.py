@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
 
 import numpy as np
@@ -174,3 +175,53 @@ def test_an_index_survives_pickling():
     window = Window(100, 100, 50, 50)
     copy = pickle.loads(pickle.dumps(index))
     assert copy.query(window).tolist() == index.query(window).tolist() == shares_area(boxes, window)
+
+
+def test_the_columns_of_many_images_are_those_of_each():
+    rng = np.random.default_rng(0)
+    counts = [0, 10, 700, 0, 2100, 1, 513, 512]
+    boxes = [many(rng, count, 3000, 60) for count in counts]
+    shapes = boxes_only(np.concatenate(boxes))
+    ends = np.cumsum([0, *counts])
+    packed = shape_index.index_shapes(shapes, ends)
+    assert len(packed.image_trees) == len(counts) + 1
+    for image, own in enumerate(boxes):
+        first = int(ends[image])
+        index = AnnotIndex(shapes.rows(first, int(ends[image + 1])), packed, image, first)
+        assert len(index) == len(own)
+        for _ in range(10):
+            window = Window(*rng.integers(-50, 3000, 2).tolist(), *rng.integers(1, 400, 2).tolist())
+            assert index.query(window).tolist() == (shares_area(own, window) if len(own) else [])
+
+
+def test_which_images_have_keypoints():
+    shapes = make_shapes([box(0, 0, 2, 2), keypoints((2, 2, 2)), box(1, 1, 2, 2)])
+    assert shape_index.index_shapes(shapes, np.array([0, 1, 1, 2, 3])).has_keypoints.tolist() == [0, 0, 1, 0]
+
+
+@pytest.mark.parametrize("n", [100, 10_000, 300_000])
+def test_a_query_compares_few_boxes_however_many_there_are(n, monkeypatch):
+    side = int(np.sqrt(n)) * 20
+    index = AnnotIndex(boxes_only_fast(many(np.random.default_rng(0), n, side, 30)))
+    compared = []
+    original = shape_index._children
+    monkeypatch.setattr(
+        shape_index,
+        "_children",
+        lambda level, hit, window: compared.append(len(hit) * 64) or original(level, hit, window),
+    )
+    for _ in range(20):
+        compared.clear()
+        index.query(Window(side // 2, side // 3, 128, 128))
+        assert sum(compared) <= 64 * 24
+
+
+def boxes_only_fast(boxes):
+    one = boxes_only([(0, 0, 1, 1)])
+    n = len(boxes)
+    columns = {
+        name: np.repeat(getattr(one, name), n)
+        for name in ("annot_ids", "category_ids", "kinds", "areas", "rle_heights")
+    }
+    offsets = {name: np.zeros(n + 1, np.int64) for name in ("annot_parts", "annot_runs", "annot_keypoints")}
+    return dataclasses.replace(one, boxes_xyxy=boxes, **columns, **offsets)

@@ -67,7 +67,7 @@ def circle_annotation(center, radius, n):
 
 def test_thousands_of_holes_elsewhere_are_not_read(read):
     corners = np.array([(0, 0), (4, 0), (4, 4), (0, 4)])
-    holes = [corners + (10 * x + 3, 10 * y + 3) for y in range(100) for x in range(100)]
+    holes = [corners + np.array((10 * x + 3, 10 * y + 3)) for y in range(100) for x in range(100)]
     shapes = make_shapes(
         [
             {

@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import json
 import multiprocessing
 import pickle
 import shutil
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from manifest_samples import full, one_image
 
+from slidesampler import shape_index
 from slidesampler.errors import ManifestError
 from slidesampler.manifest import Manifest
 from slidesampler.manifest.columns import flatten
@@ -108,7 +110,7 @@ def test_a_damaged_snapshot_is_found_and_rewritten(tmp_path, damage):
     manifest.save(folder)
     names = [path.name for path in columns_of(folder) if path.stat().st_size > 128]
     assert {"shapes.vertices.npy", "shapes.kinds.npy", "images.names.data.npy"} <= set(names)
-    for name in (*names[::9], "shapes.vertices.npy"):
+    for name in (*names[::9], "shapes.vertices.npy", "index.trees.npy"):
         DAMAGES[damage](folder / name)
         with pytest.raises(ManifestError, match=r"damaged|gone or incomplete"):
             Manifest.open(folder)
@@ -118,7 +120,7 @@ def test_a_damaged_snapshot_is_found_and_rewritten(tmp_path, damage):
 
 
 @pytest.mark.parametrize(
-    "record", [b"", b"{", b"[]", b"{}", b"null", b'{"format": 9}', b'{"format": 1, "columns": {"x": 1}}']
+    "record", [b"", b"{", b"[]", b"{}", b"null", b'{"format": 9}', b'{"format": 2, "columns": {"x": 1}}']
 )
 def test_a_damaged_record_is_found_and_rewritten(tmp_path, record):
     manifest = Manifest.load(full())
@@ -139,6 +141,23 @@ def test_an_older_snapshot_is_replaced_and_an_intact_one_left(tmp_path):
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     manifest.save(folder)
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+
+
+def test_a_snapshot_of_an_older_format_is_replaced(tmp_path):
+    manifest, record = Manifest.load(full()), tmp_path / "snapshot" / "snapshot.json"
+    manifest.save(tmp_path / "snapshot")
+    told = json.loads(record.read_bytes())
+    record.write_text(json.dumps({**told, "format": told["format"] - 1}))
+    with pytest.raises(ManifestError, match="this version reads"):
+        Manifest.open(tmp_path / "snapshot")
+    manifest.save(tmp_path / "snapshot")
+    assert json.loads(record.read_bytes()) == told
+
+
+def test_the_digest_is_of_what_the_manifest_says_not_of_its_index(monkeypatch):
+    before = many().digest
+    monkeypatch.setattr(shape_index, "TOP_ANNOTS", 10)
+    assert many().digest == before
 
 
 def test_a_folder_of_something_else_is_not_replaced(tmp_path):
