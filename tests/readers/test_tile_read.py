@@ -137,12 +137,20 @@ def test_pixels_in_memory_of_any_strides(data):
     np.testing.assert_array_equal(job.out, expected)
 
 
-@pytest.mark.parametrize("channels", [(0, 1, 2), (2, 1, 0), (1, 2, 3), (1,), (0, 3), (0, 1, 2, 3)])
-@pytest.mark.parametrize("samples", [3, 4])
-def test_planes_of_every_width(channels, samples):
+@pytest.mark.parametrize(
+    ("samples", "channels"),
+    [
+        (3, (0, 1, 2)),
+        (3, (2, 1, 0)),
+        (3, (1,)),
+        (4, (0, 1, 2)),
+        (4, (1, 2, 3)),
+        (4, (0, 3)),
+        (4, (0, 1, 2, 3)),
+    ],
+)
+def test_planes_of_every_width(samples, channels):
     """Sixteen pixels are split at a time; what is left over comes one by one."""
-    if max(channels) >= samples:
-        pytest.skip("no such sample")
     image = noise(3, 70, samples)
     for width in range(1, 70):
         planes = np.full((1, len(channels), 3, width + 2), 5, np.uint8)
