@@ -46,7 +46,7 @@ class SourceTable:
     pool : ReaderPool
         Opens sources in place to learn their size.
     store : CacheStore or None
-    backend : {"cog", "npy"} or None
+    backend : {"cog", "npy", "auto"} or None
     label_spec : LabelSpec
     codec, tile : str, int or None
         Which variant of the cache.
