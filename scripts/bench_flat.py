@@ -7,10 +7,11 @@ Random windows of 256 x 256 with their masks, from JPEG COGs with files in the p
 
 * Slides of 4,096 to 60,000 pixels a side, with as many annotations for each megapixel. Their tiles are those of
   a synthetic H&E slide over and over (`scripts/repeating_cog.py`): as long as real files, and quickly made.
-* 1 to 1,000 slides of 2,048 pixels. More than a process keeps open, so files are opened on the way.
+* 1 to 1,000 slides of 4,096 pixels. More than a process keeps open, so files are opened on the way.
 * 10 to 1,000,000 annotations on a slide of 16,384 pixels. Windows are in a corner that holds the same ten of
   them in all cases, since a window that shows more has more to draw; what is seen is what finding them costs.
 
+No two windows of a batch share a tile: `load_batch` decodes a tile once, and few slides would look cheaper.
 Rounds take turns over everything that is in the plot; points are medians, bars quartiles.
 """
 
@@ -34,7 +35,7 @@ import numpy as np
 from bench_read import BATCH, machine
 from repeating_cog import TileSet, read_tile_set, write_repeating_cog
 
-from slidesampler import Sampler, Window
+from slidesampler import Sampler, Target, Window
 from slidesampler.cache import CacheStore
 from slidesampler.testing import make_dataset
 
@@ -43,14 +44,14 @@ gdal.UseExceptions()
 WINDOW = 256
 SIZES = (4096, 8192, 16384, 30000, 60000)
 SLIDES = (1, 10, 100, 1000)
-SLIDE_SIDE = 2048
+SLIDE_SIDE = 4096
 ANNOTS = (10, 1000, 30_000, 1_000_000)
 ANNOT_SLIDE = 16384
-CORNER = 2048
+CORNER = 4096
+#: A window lies within a cell of so many tiles a side, and no two in the same one.
+CELL_TILES = 2
 PER_MPX = 20
 BOX = 12
-
-Target = dict[str, Any]
 
 
 class Point(NamedTuple):
@@ -91,13 +92,20 @@ def open_sampler(manifest: dict[str, Any] | Path, work: Path) -> Sampler:
 
 
 def anywhere(side: int, slides: int = 1) -> Callable[[np.random.Generator, int], list[Target]]:
+    """Return what draws windows within the first ``side`` pixels of the first slides."""
+    cell = CELL_TILES * WINDOW
+    across = side // cell
+
     def draw(rng: np.random.Generator, count: int) -> list[Target]:
-        places = rng.integers(0, side - WINDOW, (count, 2)).tolist()
-        ids = rng.integers(1, slides + 1, count).tolist()
-        return [
-            {"image_id": number, "window": Window(y, x, WINDOW, WINDOW)}
-            for number, (y, x) in zip(ids, places, strict=True)
-        ]
+        targets = []
+        for _ in range(count // BATCH):
+            cells = rng.choice(across * across * slides, BATCH, replace=False)
+            inside = rng.integers(0, cell - WINDOW + 1, (BATCH, 2))
+            for number, (y, x) in zip(cells.tolist(), inside.tolist(), strict=True):
+                row, column = divmod(number % (across * across), across)
+                window = Window(row * cell + y, column * cell + x, WINDOW, WINDOW)
+                targets.append(Target(image_id=1 + number // (across * across), window=window))
+        return targets
 
     return draw
 
@@ -126,12 +134,12 @@ def slide_points(tiles: TileSet, folder: Path) -> list[Point]:
     per_slide = SLIDE_SIDE * SLIDE_SIDE * PER_MPX // 10**6
     corners = [boxes(np.random.default_rng(number), per_slide, 0, SLIDE_SIDE) for number in range(len(slides))]
     points = []
-    for count in SLIDES:
+    for count in reversed(SLIDES):
         manifest = manifest_of(slides[:count], corners[:count])
-        sampler = open_sampler(manifest, folder / f"cache-slides-{count}")
+        sampler = open_sampler(manifest, folder / "cache-slides")
         points.append(Point("slides", count, sampler, anywhere(SLIDE_SIDE, count)))
         print(f"{count} slides", flush=True)
-    return points
+    return points[::-1]
 
 
 def annot_points(tiles: TileSet, folder: Path) -> list[Point]:
