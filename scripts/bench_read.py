@@ -7,8 +7,9 @@ Makes a synthetic H&E slide, stores it as an npy and as COGs of several codecs, 
 rounds, in batches of 32. In every round each contender reads the same windows, new ones each round, in a new
 order of contenders; a ratio is taken within the round and the median over the rounds is printed. Caches of the
 programs are off or too small to help anybody, so what is measured is reading, not remembering. *Warm* finds the
-file in the page cache of the system; *disk* has the system forget the file first (`posix_fadvise`), in rounds
-of its own.
+file in the page cache of the system; *CPU* is the processor time of the same rounds, of all threads together,
+which other work on the machine disturbs least; *disk* has the system forget the file first (`posix_fadvise`),
+in rounds of its own.
 
 Before anything is timed, everybody's pixels are compared with GDAL's (with the memory map's). Who gives others
 is said, and left out where it is more than what decoders of JPEG may differ by.
@@ -57,6 +58,9 @@ JPEG_TOLERANCE = 1.0
 
 #: Microseconds a window in every round, by contender.
 Times = dict[str, list[float]]
+#: Times of each kind.
+KINDS = ("warm", "cpu", "disk")
+Results = dict[str, Times]
 
 
 class Contender(NamedTuple):
@@ -162,30 +166,33 @@ def ours(manifest: Manifest, work: Path, backend: str, codec: str) -> list[Conte
     return [Contender(name, opened, ours=True) for name, opened in named.items()]
 
 
-def read_round(read: Read, places: Places) -> float:
-    """Return microseconds a window, in batches."""
-    start = time.perf_counter()
+def read_round(read: Read, places: Places) -> tuple[float, float]:
+    """Return microseconds a window, in batches: by the clock, and of processor time."""
+    start = time.perf_counter(), time.process_time()
     for first in range(0, len(places), BATCH):
         read(places[first : first + BATCH])
-    return (time.perf_counter() - start) / len(places) * 1e6
+    stop = time.perf_counter(), time.process_time()
+    return (stop[0] - start[0]) / len(places) * 1e6, (stop[1] - start[1]) / len(places) * 1e6
 
 
 def places_of(rng: np.random.Generator, size: int, windows: int) -> Places:
     return [(int(y), int(x)) for y, x in rng.integers(0, size - WINDOW, (windows, 2))]
 
 
-def warm_times(contenders: list[Contender], size: int, windows: int, rounds: int) -> Times:
-    """Everybody's files open, and in the system's page cache."""
+def warm_times(contenders: list[Contender], size: int, windows: int, rounds: int) -> tuple[Times, Times]:
+    """Everybody's files open, and in the system's page cache; by the clock, and of processor time."""
     rng = np.random.default_rng(0)
     readers = {contender.name: contender.open() for contender in contenders}
-    times: Times = {name: [] for name in readers}
+    clock: Times = {name: [] for name in readers}
+    processor: Times = {name: [] for name in readers}
     for number in range(rounds + 1):
         places = places_of(rng, size, windows)
         for name in rng.permutation(list(readers)).tolist():
             micros = read_round(readers[name], places)
             if number:  # the first round warms up
-                times[name].append(micros)
-    return times
+                clock[name].append(micros[0])
+                processor[name].append(micros[1])
+    return clock, processor
 
 
 def disk_times(contenders: list[Contender], size: int, windows: int, rounds: int, work: Path) -> Times:
@@ -198,7 +205,7 @@ def disk_times(contenders: list[Contender], size: int, windows: int, rounds: int
             read = contenders[index].open()
             read([(0, 0)])  # tables are read by now: they are read once a file, not once a window
             forget_files(work)
-            times[contenders[index].name].append(read_round(read, places))
+            times[contenders[index].name].append(read_round(read, places)[0])
             del read
             gc.collect()  # what is in a cycle keeps its files mapped
     return times
@@ -286,40 +293,42 @@ def machine(distributions: set[str]) -> str:
     return f"{model}, {os.cpu_count()} cores, {platform.system()}; {', '.join(versions)}"
 
 
-def print_file(file: str, warm: Times, disk: Times, pixels: Mapping[str, str]) -> list[dict[str, Any]]:
+def print_file(file: str, results: Results, pixels: Mapping[str, str]) -> list[dict[str, Any]]:
     """Print and return the rows of a file."""
-    bare = next(iter(warm))
+    bare = next(iter(pixels))
     rows = []
-    print(f"\n### {file}\n\n| read | us a window | x bare | us from disk | x bare | pixels |")
-    print("|---|---:|---:|---:|---:|---|")
-    for name in warm:
+    print(f"\n### {file}\n\n| read | us a window | x bare | CPU us | x bare | us from disk | x bare | pixels |")
+    print("|---|---:|---:|---:|---:|---:|---:|---|")
+    for name in results["warm"]:
         row: dict[str, Any] = {"file": file, "read": name, "pixels": pixels[name]}
-        for kind, times in (("warm", warm), ("disk", disk)):
-            if times:
-                row[f"{kind} us"] = statistics.median(times[name])
-                row[f"{kind} x bare"] = Claim("", file, name, bare, 0).value(times)
+        cells = []
+        for kind, times in results.items():
+            row[f"{kind} us"] = statistics.median(times[name])
+            row[f"{kind} x bare"] = Claim("", file, name, bare, 0).value(times)
+            cells += [f"{row[f'{kind} us']:.0f}", f"{row[f'{kind} x bare']:.2f}"]
+        cells += [""] * (6 - len(cells))
         rows.append(row)
-        cells = [f"{row['warm us']:.0f}", f"{row['warm x bare']:.2f}"]
-        cells += [f"{row['disk us']:.0f}", f"{row['disk x bare']:.2f}"] if disk else ["", ""]
         print(f"| {name} | {' | '.join(cells)} | {row['pixels']} |", flush=True)
     return rows
 
 
-def print_claims(results: dict[str, tuple[Times, Times]]) -> list[dict[str, Any]]:
+def print_claims(results: dict[str, Results]) -> list[dict[str, Any]]:
     rows = []
-    print("\n### Claims\n\n| file | what | bound | warm | from disk |\n|---|---|---:|---:|---:|")
+    print("\n### Claims\n\n| file | what | bound | warm | CPU | from disk |\n|---|---|---:|---:|---:|---:|")
     for claim in CLAIMS:
-        if claim.file not in results:
-            continue
+        values = {kind: claim.value(times) for kind, times in results.get(claim.file, {}).items()}
         cells = []
-        values = [claim.value(times) for times in results[claim.file]]
-        for value in values:
-            kept = value is None or claim.kept(value)
-            cells.append("" if value is None else f"{value:.2f}" if kept else f"**{value:.2f}**")
-        sign = "<=" if claim.kind == "us" else claim.kind
-        bound = "" if claim.bound >= 1e9 else f"{sign} {claim.bound:g}"
-        print(f"| {claim.file} | {claim.text} | {bound} | {' | '.join(cells)} |")
-        rows.append({**claim._asdict(), "warm": values[0], "disk": values[1]})
+        for kind in KINDS:
+            value = values.get(kind)
+            # The processor time of two threads is that of one.
+            if value is None or (kind == "cpu" and BATCH_2 in (claim.first, claim.second)):
+                cells.append("")
+            else:
+                cells.append(f"{value:.2f}" if claim.kept(value) else f"**{value:.2f}**")
+        if any(cells):
+            bound = "" if claim.bound >= 1e9 else f"{claim.kind.replace('us', '<=')} {claim.bound:g}"
+            print(f"| {claim.file} | {claim.text} | {bound} | {' | '.join(cells)} |")
+            rows.append({**claim._asdict(), **values})
     return rows
 
 
@@ -346,7 +355,7 @@ def main() -> int:
     print(f"{args.windows} windows in each of {args.rounds} rounds ({args.disk_rounds} from disk)", flush=True)
     if gdal.GetCacheMax() > CACHE_BYTES:
         raise SystemExit("GDAL's block cache is large: nothing would be measured but memory")
-    results: dict[str, tuple[Times, Times]] = {}
+    results: dict[str, Results] = {}
     rows: list[dict[str, Any]] = []
     for (backend, codec), path in paths.items():
         contenders, words = contenders_for(manifest, folder, backend, codec, path)
@@ -354,10 +363,10 @@ def main() -> int:
         words += [f"{name}: gives other pixels" for name, word in pixels.items() if word == "OTHERS"]
         contenders = [one for one in contenders if pixels[one.name] != "OTHERS"]
         disk = disk_times(contenders, args.size, args.windows, args.disk_rounds, folder / "cache")
-        warm = warm_times(contenders, args.size, args.windows, args.rounds)
+        warm, cpu = warm_times(contenders, args.size, args.windows, args.rounds)
         file = "npy" if backend == "npy" else f"cog {codec}"
-        results[file] = warm, disk if args.disk_rounds else {}
-        rows += print_file(file, *results[file], pixels)
+        results[file] = {"warm": warm, "cpu": cpu, **({"disk": disk} if args.disk_rounds else {})}
+        rows += print_file(file, results[file], pixels)
         if words:
             print(f"\nLeft out: {'; '.join(words)}.")
     report = {"machine": machine(needs), "rows": rows, "claims": print_claims(results)}
