@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -156,11 +156,49 @@ def liars() -> Iterator[FuzzInput]:
     yield plain._replace(codec=NONE, flags=COUNT_LIES | OFFSET_LIES, count=TILE * TILE - 1, offset=0)
 
 
+def lzw(codes: Iterable[int]) -> bytes:
+    """Return codes of TIFF's LZW as bytes: of 9 bits, and of one more whenever the table grows into it."""
+    bits, width, following = "", 9, 257
+    for code in codes:
+        bits += f"{code:0{width}b}"
+        if code == 256:
+            width, following = 9, 257
+            continue
+        following += 1
+        if following + 1 >= 1 << width and width < 12:
+            width += 1
+    return int(bits + "0" * (-len(bits) % 8), 2).to_bytes(-(-len(bits) // 8), "big")
+
+
+def misfits() -> Iterator[FuzzInput]:
+    """Tiles that are whole, but not what their level says, and such that end early."""
+    whole = [*lossless(), *jpegs()]
+    for number, seed in enumerate(whole):
+        height, width = seed.tile
+        yield seed._replace(data=seed.data[: len(seed.data) * (number % 7 + 1) // 8])
+        # JPEGs of this height are taken for such of another; of other codecs there is too much or too little.
+        yield seed._replace(
+            tile=(height + number % 3 - 1, width + number % 5 - 2), area=(0, height - 1, 0, width - 2)
+        )
+        yield seed._replace(samples=seed.samples % 3 + 1, flags=seed.flags & ~YCBCR)
+        if seed.codec == JPEG:
+            yield seed._replace(tables=seed.data)
+    plain = FuzzInput(LZW, 1, 1, 1, 0, (8, 8), (0, 8, 0, 8), b"", b"", b"")
+    # Strings that grow by one each: the last one is longer than what the tile has left.
+    yield plain._replace(data=lzw([256, 7, *range(258, 270)]))
+    # More codes than the table has room for.
+    yield plain._replace(tile=(64, 128), area=(0, 64, 0, 128), data=lzw([256, *(k % 251 for k in range(5000))]))
+
+
+def all_seeds() -> list[bytes]:
+    return [seed.pack() for seed in (*lossless(), *jpegs(), *liars(), *misfits())]
+
+
 def main(folder: Path) -> int:
     folder.mkdir(parents=True, exist_ok=True)
-    seeds = [*lossless(), *jpegs(), *liars()]
+    seeds = all_seeds()
     for number, seed in enumerate(seeds):
-        (folder / f"seed-{number:03}").write_bytes(seed.pack())
+        (folder / f"seed-{number:03}").write_bytes(seed)
     sys.stdout.write(f"{len(seeds)} seeds in {folder}\n")
     return 0
 

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import make_seeds
 import numpy as np
 import pytest
 from fuzz_input import JPEG, PACKED, SWAP, YCBCR, FuzzInput, unpack
@@ -59,6 +60,25 @@ def read(level: TiledLevel, asked: FuzzInput, before: int, threads: int):
     )
     failed = read_jobs([TileJob([level], boxes, tuple(range(asked.samples)), out)], threads)
     return failed or out
+
+
+@needs_extension
+def test_seeds_are_read_or_refused_with_the_tile_named(seeds, tmp_path):
+    read_whole = 0
+    for path in seeds:
+        asked = unpack(path.read_bytes())
+        assert asked is not None
+        if asked.predictor == 3 and asked.itemsize == 1:
+            continue
+        level = level_of(asked, tmp_path / path.name)
+        first, again = read(level, asked, 0, 1), read(level, asked, 0xA5, 2)
+        if isinstance(first, tuple):
+            assert again == first
+            assert first[2].startswith("tile (0, 0): ")
+        else:
+            np.testing.assert_array_equal(again, first)
+            read_whole += 1
+    assert len(seeds) // 4 < read_whole < len(seeds) * 3 // 4
 
 
 @needs_extension
@@ -135,6 +155,14 @@ def compile_sanitized(tmp_path_factory):
     return program
 
 
+@pytest.fixture(scope="module")
+def seeds(tmp_path_factory):
+    """Return real tiles of every kind, whole, cut off and taken for others: what the fuzzer starts from."""
+    folder = tmp_path_factory.mktemp("seeds")
+    make_seeds.main(folder)
+    return sorted(folder.iterdir())
+
+
 @pytest.mark.parametrize(
     "sources",
     [
@@ -143,12 +171,13 @@ def compile_sanitized(tmp_path_factory):
     ],
     ids=["tile by tile", "in batches, on many threads"],
 )
-def test_the_corpus_under_the_sanitizers(compile_sanitized, sources):
+def test_corpus_and_seeds_under_the_sanitizers(compile_sanitized, seeds, sources):
     program = compile_sanitized(*sources, HERE / "replay.c")
     # Nothing of a sanitizer that this very process may run under.
-    replayed = subprocess.run([program, *CORPUS], capture_output=True, text=True, check=False, env={})
+    inputs = [*CORPUS, *seeds]
+    replayed = subprocess.run([program, *inputs], capture_output=True, text=True, check=False, env={})
     assert replayed.returncode == 0, replayed.stderr[-3000:]
-    assert f"{len(CORPUS)} replayed" in replayed.stdout
+    assert f"{len(inputs)} replayed" in replayed.stdout
 
 
 def test_the_corpus_is_small_and_of_every_codec():
