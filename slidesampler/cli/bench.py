@@ -222,7 +222,7 @@ def _print_rows(found: CacheBench) -> None:
         "",
         "loss",
         "cache",
-        "MB/Gpx",
+        "MiB/Gpx",
         "build Mpx/s",
         "cold, 1 thread",
         f"cold, {found.threads} threads",
@@ -240,7 +240,7 @@ def _cells(row: VariantMeasurement, best: bool) -> tuple[str, ...]:
         f"{'>' if best else ' '} {row.variant.name}",
         "none" if row.variant.lossless else "lossy",
         "-" if in_place and not row.size_bytes else format_bytes(row.total_bytes),
-        "-" if in_place and not row.size_bytes else f"{row.bytes_per_megapixel / 1e3:,.0f}",
+        "-" if in_place and not row.size_bytes else f"{row.bytes_per_megapixel * 1000 / 2**20:,.0f}",
         _figure(row.build_megapixels_per_s),
         *(_figure(rate) for rate in (row.cold_one, row.cold_all, row.warm_one, row.warm_all)),
     )

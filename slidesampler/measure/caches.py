@@ -270,13 +270,12 @@ class _Bench:
                     row.variant, "failed", f"cannot be read: {contender.failure}"
                 )
                 continue
-            left = contender.left_in_memory
-            cold = left is None or left <= COLD_SHARE
+            cold = contender.spread("cold_one"), contender.spread("cold_all")
             self._rows[contender.variant] = replace(
                 row,
-                left_in_memory=left,
-                cold_one=contender.spread("cold_one") if cold else None,
-                cold_all=contender.spread("cold_all") if cold else None,
+                left_in_memory=contender.left_in_memory if any(cold) else contender.stayed,
+                cold_one=cold[0],
+                cold_all=cold[1],
                 warm_one=contender.spread("warm_one"),
                 warm_all=contender.spread("warm_all"),
             )

@@ -95,8 +95,8 @@ def recommend(
     too_large = [row.variant.name for row in lossless if row not in fitting]
     if too_large:
         reasons.append(
-            f"{', '.join(too_large)}: would need more than {DISK_SHARE:.0%} of the {_gb(free_bytes)} that are "
-            "free."
+            f"{', '.join(too_large)}: would need more than {DISK_SHARE:.0%} of the {_size(free_bytes)} that "
+            "are free."
         )
     alternatives = [
         Alternative(
@@ -161,8 +161,8 @@ def _nothing_fits(
         None,
         0.0,
         (
-            f"No lossless cache of the whole manifest fits: {_gb(free_bytes)} are free, and the smallest that "
-            f"was measured, {smallest.variant.name}, needs about {_gb(smallest.total_bytes)}.",
+            f"No lossless cache of the whole manifest fits: {_size(free_bytes)} are free, and the smallest "
+            f"that was measured, {smallest.variant.name}, needs about {_size(smallest.total_bytes)}.",
         ),
     )
 
@@ -191,7 +191,9 @@ def _about_size(
         return ["It needs no disk and no build: the slides are read where they lie."]
     if best.variant.backend == "auto":
         return ["It copies no pixels: slides are read where they lie, by tables of their tiles."]
-    said = [f"The whole manifest needs about {_gb(best.total_bytes)} of the {_gb(free_bytes)} that are free."]
+    said = [
+        f"The whole manifest needs about {_size(best.total_bytes)} of the {_size(free_bytes)} that are free."
+    ]
     in_place = next((row for row in fitting if row.variant.backend == "in-place"), None)
     if in_place is not None:
         gain = rates[best.variant] / rates[in_place.variant]
@@ -203,7 +205,7 @@ def _about_memory(best: VariantMeasurement, read_bytes: float, memory_bytes: flo
     if best.cold_all is None:
         return ["Reads from a cold disk were not measured: the expectation is that of files in memory."]
     held = warm_share(read_bytes, memory_bytes)
-    memory = f"half of the memory ({_gb(memory_bytes)})"
+    memory = f"half of the memory ({_size(memory_bytes)})"
     if held >= 1:
         return [f"From the second epoch on {memory} holds all that is read: warm figures count."]
     return [f"In training {held:.0%} of what is read fits into {memory}: cold figures count for the rest."]
@@ -229,7 +231,7 @@ def _lossy(
 
 
 def _compared(other: VariantMeasurement, best: VariantMeasurement, rates: dict[CacheVariant, float]) -> str:
-    size = f"about {_gb(other.total_bytes)}"
+    size = f"about {_size(other.total_bytes)}"
     if best.total_bytes and not best.variant.in_place:
         size = f"{other.total_bytes / best.total_bytes:.0%} of the size ({size})"
     speed = rates[other.variant] / rates[best.variant]
@@ -240,7 +242,8 @@ def _compared(other: VariantMeasurement, best: VariantMeasurement, rates: dict[C
     )
 
 
-def _gb(size_bytes: float) -> str:
-    if size_bytes >= 1e12:
-        return f"{size_bytes / 1e12:.1f} TB"
-    return f"{size_bytes / 1e9:.1f} GB" if size_bytes >= 1e8 else f"{size_bytes / 1e6:.1f} MB"
+def _size(size_bytes: float) -> str:
+    for unit, scale in (("TiB", 2**40), ("GiB", 2**30)):
+        if size_bytes >= scale:
+            return f"{size_bytes / scale:.1f} {unit}"
+    return f"{size_bytes / 2**20:.1f} MiB"

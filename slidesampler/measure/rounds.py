@@ -25,6 +25,8 @@ __all__ = ["Contender", "cached_contender", "run_round", "source_contender"]
 PASSES = ("cold_one", "warm_one", "cold_all", "warm_all")
 #: A cold read that begins with more of a file in memory than this is none.
 COLD_SHARE = 0.1
+#: After so many of them no more is tried.
+MAX_REFUSALS = 2
 
 
 @dataclass(slots=True)
@@ -44,6 +46,10 @@ class Contender:
         Windows a second by the name of the pass, a figure a round.
     left_in_memory : float or None
         The largest share of the files that was there when a cold read began.
+    stayed : float or None
+        The largest share that was there when none was begun for that reason.
+    refusals : int
+        How often that was.
     failure : str
         Why it cannot be read; empty where it can.
     """
@@ -55,6 +61,8 @@ class Contender:
     files: tuple[str, ...] | None
     rates: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in PASSES})
     left_in_memory: float | None = None
+    stayed: float | None = None
+    refusals: int = 0
     failure: str = ""
 
     def spread(self, name: str) -> Spread | None:
@@ -139,43 +147,40 @@ def run_round(
         targets = [contender.target(place.part, Window(place.y, place.x, *window)) for place in places]
         calls = [targets[start : start + batch] for start in range(0, len(targets), batch)]
         for name in PASSES:
-            if name.startswith("cold") and not _can_be_cold(contender):
-                continue
+            workers = threads if name.endswith("all") else 1
             try:
-                seconds = _pass(
-                    contender,
-                    calls,
-                    threads if name.endswith("all") else 1,
-                    cold=name.startswith("cold"),
-                    with_mask=with_mask,
-                )
+                _open(contender, workers, with_mask=with_mask)
+                if name.startswith("cold") and not _dropped(contender):
+                    continue
+                begin = time.perf_counter()
+                for call in calls:
+                    contender.sampler.load_batch(call, threads=workers, with_mask=with_mask)
+                contender.rates[name].append(len(targets) / (time.perf_counter() - begin))
             except Exception as error:  # one that cannot be read must not end the others
                 contender.failure = f"{type(error).__name__}: {error}"
                 break
-            contender.rates[name].append(len(targets) / seconds)
         contender.sampler.close()
 
 
-def _can_be_cold(contender: Contender) -> bool:
-    left = contender.left_in_memory
-    return contender.files is not None and can_drop() and (left is None or left <= COLD_SHARE)
+def _open(contender: Contender, threads: int, *, with_mask: bool) -> None:
+    """Open the files anew, by reading a pixel of each image: training opens a file once and reads it for days.
 
-
-def _pass(
-    contender: Contender, calls: list[list[dict[str, Any]]], threads: int, *, cold: bool, with_mask: bool
-) -> float:
-    sampler = contender.sampler
-    # Closed, so that nobody remembers tiles that were decoded, and no page is mapped and so kept; then opened
-    # by reading one pixel an image: training opens a file once and reads it a million times.
-    sampler.close()
+    They were closed, so that nobody remembers tiles that were decoded, and no page is mapped and so kept.
+    """
+    contender.sampler.close()
     firsts = [contender.target(number, Window(0, 0, 1, 1)) for number in range(len(contender.parts))]
-    sampler.load_batch(firsts, threads=threads, with_mask=with_mask)
-    if cold:
-        assert contender.files is not None
-        left = drop_files(contender.files)
-        if left is not None:
-            contender.left_in_memory = max(left, contender.left_in_memory or 0.0)
-    begin = time.perf_counter()
-    for targets in calls:
-        sampler.load_batch(targets, threads=threads, with_mask=with_mask)
-    return time.perf_counter() - begin
+    contender.sampler.load_batch(firsts, threads=threads, with_mask=with_mask)
+
+
+def _dropped(contender: Contender) -> bool:
+    """Drop the files from the page cache; return whether what is read now is read from the disk."""
+    if contender.files is None or not can_drop() or contender.refusals == MAX_REFUSALS:
+        return False
+    left = drop_files(contender.files)
+    if left is not None and left > COLD_SHARE:
+        contender.refusals += 1
+        contender.stayed = max(left, contender.stayed or 0.0)
+        return False
+    if left is not None:
+        contender.left_in_memory = max(left, contender.left_in_memory or 0.0)
+    return True

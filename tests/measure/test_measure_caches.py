@@ -41,7 +41,6 @@ class TestRun:
         assert [row.status for row in found] == ["measured"] * 3
         for row in found:
             spreads = [row.warm_one, row.warm_all]
-            spreads += [row.cold_one, row.cold_all] if row.cold_all is not None else []
             assert all(s is not None and s.count == 2 and 0 < s.low <= s.median <= s.high for s in spreads)
             assert can_drop() or row.cold_all is None
         assert not workdir.exists()
@@ -151,14 +150,27 @@ class TestRun:
     def test_cold_is_not_claimed_where_files_stay_in_memory(
         self, manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        left = iter((0.0, 0.05, 0.5))
+        tries = []
         monkeypatch.setattr("slidesampler.measure.rounds.can_drop", lambda: True)
-        monkeypatch.setattr("slidesampler.measure.rounds.drop_files", lambda _: next(left))
+        monkeypatch.setattr("slidesampler.measure.rounds.drop_files", lambda paths: tries.append(paths) or 0.5)
         found = measure_caches(manifest, tmp_path / "c", options(rounds=9), variants=[NPY])
         (row,) = found.rows
         assert (row.cold_one, row.cold_all, row.left_in_memory) == (None, None, 0.5)
         assert row.warm_all is not None
         assert any(note.startswith("No cold figures for npy: their files stayed") for note in found.notes)
+        assert len(tries) == 2
+
+    def test_reads_that_were_not_cold_do_not_count(
+        self, manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        left = iter((0.02, 0.6, 0.05, 0.0))
+        monkeypatch.setattr("slidesampler.measure.rounds.can_drop", lambda: True)
+        monkeypatch.setattr("slidesampler.measure.rounds.drop_files", lambda _: next(left))
+        found = measure_caches(manifest, tmp_path / "c", options(rounds=2), variants=[NPY])
+        (row,) = found.rows
+        assert row.cold_one is not None
+        assert row.cold_all is not None
+        assert (row.cold_one.count, row.cold_all.count, row.left_in_memory) == (2, 1, 0.05)
 
     def test_cold_is_not_tried_where_the_system_cannot(
         self, manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -22,6 +22,9 @@ def test_dropped_files_are_gone_and_come_back(tmp_path: Path) -> None:
         pytest.skip("this file system does not tell")
     assert share_in_memory(str(path)) == 1.0
     assert drop_files([str(path)]) == pytest.approx(0.0, abs=0.1)
+    # To look for pages fetches these alone.
+    for look in range(3):
+        assert share_in_memory(str(path), (look + 0.5) / 3) == pytest.approx(0.0, abs=0.1)
     path.read_bytes()
     assert share_in_memory(str(path)) == 1.0
 
@@ -33,8 +36,20 @@ def test_files_are_written_before_they_are_dropped(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(os, "fsync", lambda _fd: calls.append("fsync"))
     monkeypatch.setattr(os, "posix_fadvise", lambda *_: calls.append("drop"))
     (tmp_path / "a").write_bytes(b"x")
-    drop_files([str(tmp_path / "a")])
+    monkeypatch.setattr(page_cache, "share_in_memory", lambda *_: 0.0)
+    assert drop_files([str(tmp_path / "a")]) == 0.0
     assert calls == ["fsync", "drop"] * 2
+
+
+@needs_linux
+def test_pages_that_stay_are_dropped_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").write_bytes(b"x")
+    monkeypatch.setattr(page_cache, "_PAUSE_S", 0.0)
+    left = iter([0.9, 0.5, 0.01])
+    monkeypatch.setattr(page_cache, "share_in_memory", lambda *_: next(left))
+    assert drop_files([str(tmp_path / "a")]) == 0.01
+    monkeypatch.setattr(page_cache, "share_in_memory", lambda *_: 0.7)
+    assert drop_files([str(tmp_path / "a")]) == 0.7
 
 
 @needs_linux
@@ -42,8 +57,9 @@ def test_large_files_count_by_their_bytes(tmp_path: Path, monkeypatch: pytest.Mo
     for name, size in (("large", 9000), ("small", 1000)):
         (tmp_path / name).write_bytes(bytes(size))
     paths = [str(tmp_path / "large"), str(tmp_path / "small")]
+    monkeypatch.setattr(page_cache, "_PAUSE_S", 0.0)
     found = {paths[0]: 0.0, paths[1]: 1.0}
-    monkeypatch.setattr(page_cache, "share_in_memory", found.get)
+    monkeypatch.setattr(page_cache, "share_in_memory", lambda path, _: found[path])
     assert drop_files(paths) == 0.1
     found[paths[0]] = None  # type: ignore[assignment]
     assert drop_files(paths) is None

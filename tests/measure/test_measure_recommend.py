@@ -23,25 +23,25 @@ WEBP_EXACT = CacheVariant("cog", "webp", 100, 256)
 
 
 def made_up(
-    variant: CacheVariant, gb: float, warm: float, cold: float | None = None, status: str = "measured"
+    variant: CacheVariant, gib: float, warm: float, cold: float | None = None, status: str = "measured"
 ) -> VariantMeasurement:
-    """A row of a variant whose cache has so many GB and gives so many windows a second by all threads."""
+    """A row of a variant whose cache has so many GiB and gives so many windows a second by all threads."""
     return VariantMeasurement(
         variant,
         status,  # type: ignore[arg-type]
-        total_bytes=gb * 1e9,
+        total_bytes=gib * 2**30,
         cold_all=None if cold is None else Spread.of([cold]),
         warm_all=Spread.of([warm]) if status == "measured" else None,
     )
 
 
 def advice(*rows: VariantMeasurement, free: float = 1000, memory: float = 1, source: float = 50, **more: bool):
-    """Recommendation where so many GB are free, and there is hardly any memory: cold figures count."""
+    """Recommendation where so many GiB are free, and there is hardly any memory: cold figures count."""
     return recommend(
         rows,
-        free_bytes=free * 1e9,
-        memory_bytes=memory * 1e9,
-        source_bytes=source * 1e9,
+        free_bytes=free * 2**30,
+        memory_bytes=memory * 2**30,
+        source_bytes=source * 2**30,
         command=["slidesampler", "build", "m.json"],
         **more,
     )
@@ -99,7 +99,7 @@ def test_loss_is_never_chosen_and_told_of() -> None:
     assert found.variant == ZSTD
     (other,) = found.alternatives
     assert (other.when, other.variant) == ("If loss is acceptable", JPEG)
-    assert "10% of the size (about 15.0 GB)" in other.text
+    assert "10% of the size (about 15.0 GiB)" in other.text
     assert "10 times the windows a second" in other.text
     assert "Pixels change" in other.text
     assert shlex.split(other.command)[-6:] == ["--codec", "jpeg", "--quality", "90", "--tile", "256"]
@@ -118,7 +118,7 @@ def test_a_much_smaller_one_is_told_of() -> None:
 def test_nothing_fits_nothing_works() -> None:
     found = advice(made_up(ZSTD, 150, 900, 400), made_up(NPY, 400, 900, 400), free=100)
     assert found.variant is None
-    assert "cog zstd 128, needs about 150.0 GB" in found.reasons[0]
+    assert "cog zstd 128, needs about 150.0 GiB" in found.reasons[0]
     assert advice(made_up(ZSTD, 0, 0, status="failed")).variant is None
     assert advice().command == ""
 
