@@ -95,7 +95,7 @@ static void jpeg_silence(j_common_ptr info) { (void)info; }
 
 /* The settings of libtiff as GDAL asks for them, colours at half resolution, so that pixels are the same; but with
  * the standard's Huffman tables, shared by all tiles like those of quantisation: to find the best ones for each tile
- * takes a second pass over it, half the time of all, and saves a fiftieth. May escape. */
+ * takes a second pass over it, longer than the first, and saves a twentieth of the file. May escape. */
 static void start_jpeg(Encoder *encoder, int samples, int quality)
 {
     struct jpeg_compress_struct *jpeg = &encoder->jpeg;
