@@ -80,6 +80,8 @@ def _gather(shapes: Shapes, outlines: Outlines, rows: _Ints, long: NDArray[np.bo
     short = np.flatnonzero(~long)
     found = [whole_polygons(shapes, rows[short], short)] if len(short) else []
     found += [_near(shapes, outlines, int(rows[i]), i, window) for i in np.flatnonzero(long).tolist()]
+    if len(found) == 1:
+        return _enclosing(found[0])
     parts_before = np.cumsum([0, *(len(some.owner) for some in found)])
     return _enclosing(
         Nested(
@@ -93,6 +95,10 @@ def _gather(shapes: Shapes, outlines: Outlines, rows: _Ints, long: NDArray[np.bo
 
 def _near(shapes: Shapes, outlines: Outlines, row: int, owner: int, window: Window) -> Nested:
     near = outlines.near(shapes, row, *window.as_xyxy())
+    if len(near.rings) and near.rings[0] == near.rings[-1] == shapes.part_rings[shapes.annot_parts[row]]:
+        # Of its first ring alone: as most outlines are.
+        one = np.zeros(1, np.int64)
+        return Nested(shapes.vertices[near.vertices], one + len(near.vertices), one, one + owner)
     rings, counts = np.unique(near.rings, return_counts=True)
     part = np.searchsorted(shapes.part_rings, rings, side="right") - 1
     # Where the exterior has nothing near the window, neither has the part.
