@@ -161,6 +161,15 @@ def test_planes_of_every_width(samples, channels):
         assert (planes[..., -1] == 5).all()
 
 
+def test_planes_of_pixels_that_overlap():
+    """Three bytes from pixel to pixel, and yet four samples: the first to be copied need not be the first."""
+    image = np.lib.stride_tricks.as_strided(noise(2, 130, 1), (2, 40, 4), (130, 3, 1))
+    planes = np.zeros((1, 3, 2, 40), np.uint8)
+    job = TileJob([raw(image)], np.array([[0, 0, 0, 0, 2, 40]]), (1, 2, 3), np.moveaxis(planes, 1, -1))
+    assert read_jobs([job]) is None
+    np.testing.assert_array_equal(job.out[0], image[..., 1:])
+
+
 @pytest.mark.parametrize(
     "array",
     [
