@@ -72,7 +72,7 @@ class Sampler(ChoosesWindows):
     codec, tile : str, int, optional
         Which variant of the cache is read where several were built; the latest one where None.
     max_open : int
-        Open files kept per process.
+        Images and label layers kept open per process: a file each, or one for each level that is read.
     bundle_dir : str or path, optional
         What relative paths in a manifest given as a mapping start from.
 
@@ -101,7 +101,7 @@ class Sampler(ChoosesWindows):
         label_spec: LabelSpec | None = None,
         codec: str | None = None,
         tile: int | None = None,
-        max_open: int = 32,
+        max_open: int = 128,
         bundle_dir: str | os.PathLike[str] | None = None,
     ) -> None:
         if backend not in (None, "cog", "npy"):
