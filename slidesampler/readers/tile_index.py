@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -223,14 +224,24 @@ class TileIndex:
 
 
 def _directories(tiff: tifffile.TiffFile) -> list[tifffile.TiffPage]:
-    """Return the directories of a file, to where they end or, as libtiff does, lead back to one before."""
+    """Return the directories of a file, to where they end or, as libtiff does, lead back to one before.
+
+    Those that the first one has below it, where OME-TIFF keeps reduced levels, come last.
+    """
     import tifffile
 
-    found: dict[int, tifffile.TiffPage] = {}
-    for page in tiff.pages:
-        if page.offset in found or len(found) == _MAX_DIRECTORIES:
-            break
-        found[page.offset] = page
+    found: dict[int, tifffile.TiffPage | tifffile.TiffFrame] = {}
+
+    def follow(pages: Iterable[tifffile.TiffPage | tifffile.TiffFrame]) -> None:
+        for page in pages:
+            if page.offset in found or len(found) == _MAX_DIRECTORIES:
+                break
+            found[page.offset] = page
+
+    follow(tiff.pages)
+    first = next(iter(found.values()), None)
+    if isinstance(first, tifffile.TiffPage) and first.subifds:
+        follow(first.pages or ())
     return [page for page in found.values() if isinstance(page, tifffile.TiffPage)]
 
 

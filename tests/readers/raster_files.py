@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,11 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 from osgeo import gdal
+
+from slidesampler import _native
+from slidesampler.readers import ReaderSpec, open_reader
+from slidesampler.readers.tile_survey import survey_tiles
+from slidesampler.readers.tile_table import write_table
 
 gdal.UseExceptions()
 
@@ -98,3 +104,12 @@ def write_pyramid(path: Path, image: NDArray[Any], levels: tuple[NDArray[Any], .
         for k, level in enumerate((image, *levels)):
             tiff.write(level, tile=(64, 64), photometric="rgb", compression="zlib", subfiletype=int(k > 0))
     return path
+
+
+def spec_by_table(path: Path, *, owned: bool = True) -> ReaderSpec:
+    """Write the table of a TIFF's tiles beside it; without the compiled reader the spec of the same pixels."""
+    if _native.tiles is None:
+        return ReaderSpec("cog", str(path))
+    with closing(open_reader(ReaderSpec("gdal", str(path), raw=True))) as reader:
+        write_table(path.with_suffix(".tiles"), survey_tiles(reader, str(path), "cog", owned=owned))
+    return ReaderSpec("tiled", str(path), (("tiles", str(path.with_suffix(".tiles"))),))

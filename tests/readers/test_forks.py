@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from raster_files import noise, write_cog
+from raster_files import noise, spec_by_table, write_cog
 
 from slidesampler import _native
 from slidesampler.errors import ReadError
@@ -34,11 +34,12 @@ PATIENCE_S = 60
 
 @pytest.fixture
 def specs(tmp_path):
-    """Five COGs, and each of them through three readers, and two npy files."""
+    """Five COGs, and each of them through four readers, and two npy files."""
     found = []
     for i in range(5):
-        path = str(write_cog(tmp_path / f"{i}.tif", noise(SIZE, SIZE, seed=i)))
-        found += [(i, ReaderSpec(kind, path)) for kind in ("cog", "gdal", "openslide")]
+        path = write_cog(tmp_path / f"{i}.tif", noise(SIZE, SIZE, seed=i))
+        found += [(i, ReaderSpec(kind, str(path))) for kind in ("cog", "gdal", "openslide")]
+        found.append((i, spec_by_table(path)))
     for i in range(2):
         np.save(tmp_path / f"{i}.npy", noise(SIZE, SIZE, seed=i))
         found.append((i, ReaderSpec("npy", str(tmp_path / f"{i}.npy"))))

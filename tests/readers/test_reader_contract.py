@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +9,10 @@ import openslide
 import pytest
 import tifffile
 from PIL import Image
-from raster_files import halve, noise, write_cog, write_pyramid, write_tiff
+from raster_files import halve, noise, spec_by_table, write_cog, write_pyramid, write_tiff
 
-from slidesampler import _native
 from slidesampler.readers import ReaderSpec, open_reader, register_array, unregister_array
 from slidesampler.readers.array import ArrayReader
-from slidesampler.readers.tile_survey import survey_tiles
-from slidesampler.readers.tile_table import write_table
 from slidesampler.testing.contracts import ReaderCase, ReaderContract
 
 
@@ -135,15 +131,6 @@ class TestCogMasked(FromSpec):
         image, valid = noise(128, 192, 2, "uint16"), noise(128, 192, 1, seed=4)[..., 0] > 60
         path = write_cog(folder / "a.tif", image, mask=valid, factors=(2,))
         return self.case_of(ReaderSpec("cog", str(path)), image, valid, (halve(image),))
-
-
-def spec_by_table(path: Path) -> ReaderSpec:
-    """Write the table of a TIFF's tiles beside it; without the compiled reader the spec of the same pixels."""
-    if _native.tiles is None:
-        return ReaderSpec("cog", str(path))
-    with closing(open_reader(ReaderSpec("gdal", str(path), raw=True))) as reader:
-        write_table(path.with_suffix(".tiles"), survey_tiles(reader, str(path), "cog", owned=True))
-    return ReaderSpec("tiled", str(path), (("tiles", str(path.with_suffix(".tiles"))),))
 
 
 class TestTiled(FromSpec):

@@ -18,7 +18,7 @@ import pytest
 import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
-from raster_files import halve, noise, write_cog, write_tiff
+from raster_files import halve, noise, spec_by_table, write_cog, write_tiff
 
 from slidesampler import _native
 from slidesampler.errors import CorruptEntryError, ReadError, SourceMissingError, StaleEntryError
@@ -27,7 +27,7 @@ from slidesampler.readers import ReaderSpec, open_reader
 from slidesampler.readers import tile_table as module
 from slidesampler.readers.cog import CogReader
 from slidesampler.readers.tile_survey import survey_tiles
-from slidesampler.readers.tile_table import load_table, write_table
+from slidesampler.readers.tile_table import load_table
 from slidesampler.readers.tiled import TiledReader
 
 pytestmark = pytest.mark.skipif(_native.tiles is None, reason=f"not compiled: {_native.missing_because}")
@@ -40,19 +40,12 @@ def survey(path, *, owned=True):
         return survey_tiles(reader, str(path), "cog", owned=owned)
 
 
-def tabled(path, *, owned=True):
-    """Write the table of a TIFF beside it, and return the spec that opens both."""
-    table = path.with_suffix(".tiles")
-    write_table(table, survey(path, owned=owned))
-    return ReaderSpec("tiled", str(path), (("tiles", str(table)),))
-
-
 @pytest.fixture
 def cog(tmp_path):
     """A COG with a mask and three levels, its pixels, and the spec that opens it by its table."""
     image, valid = noise(*SIZE), noise(*SIZE, 1, seed=1)[..., 0] > 50
     path = write_cog(tmp_path / "a.tif", image, mask=valid, factors=(2, 4))
-    return path, image, tabled(path)
+    return path, image, spec_by_table(path)
 
 
 def same_layouts(ones, others):
@@ -176,7 +169,7 @@ def test_a_cache_file_that_was_replaced_is_read_as_it_is(cog, tmp_path, same_siz
 @pytest.mark.parametrize("change", ["size", "time"])
 def test_a_source_that_was_changed_is_stale(tmp_path, change):
     path = write_cog(tmp_path / "a.tif", noise(*SIZE))
-    spec = tabled(path, owned=False)
+    spec = spec_by_table(path, owned=False)
     open_reader(spec).close()
     if change == "size":
         stat = path.stat()
@@ -344,7 +337,7 @@ def test_any_level_that_is_forged_is_pixels_or_an_error(forgeable, data):
 def forgeable(tmp_path_factory):
     folder = tmp_path_factory.mktemp("forged")
     path = write_cog(folder / "a.tif", noise(*SIZE), mask=noise(*SIZE, 1)[..., 0] > 9, factors=(2, 4))
-    spec = tabled(path)
+    spec = spec_by_table(path)
     return spec, path.with_suffix(".tiles").read_bytes()
 
 
@@ -392,7 +385,7 @@ def test_nodata_of_whole_numbers(tmp_path, dtype):
     """A pixel is valid where any of its channels is not the nodata value, as GDAL has it."""
     image = (noise(150, 130, 3, dtype) % 3).astype(dtype)
     path = write_tiff(tmp_path / "a.tif", image, nodata=(1, 1, 1), factors=(2,))
-    with closing(open_reader(tabled(path))) as reader:
+    with closing(open_reader(spec_by_table(path))) as reader:
         assert isinstance(reader, TiledReader)
         for number, expected in enumerate((image, halve(image))):
             whole = Window(0, 0, *expected.shape[:2])
