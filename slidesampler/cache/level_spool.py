@@ -154,7 +154,7 @@ class LevelSpool:
             self._flush_complete()
 
     def append_to(self, file: int, offset: int, advance: Callable[[int], None]) -> None:
-        """Copy all tiles into another file, from ``offset`` on, and give up one's own.
+        """Copy all tiles into another file, from ``offset`` on.
 
         Parameters
         ----------
@@ -174,7 +174,6 @@ class LevelSpool:
             count = _copy(self._file, done, file, offset + done, min(_COPY_BYTES, self.stored_bytes - done))
             done += count
             advance(count)
-        self.discard()
 
     def discard(self) -> None:
         """Remove the file. Discarding twice does nothing."""
