@@ -208,7 +208,10 @@ def _print_what_was_taken(found: CacheBench) -> None:
         f"({sum(part.megapixels for part in found.parts):,.1f} of {found.megapixels:,.1f} megapixels):"
     )
     for part in found.parts:
-        place = "whole" if part.whole else f"from row {part.y:,}, column {part.x:,}"
+        place = "all of it"
+        if not part.whole:
+            size = f"{part.image_height:,} x {part.image_width:,}"
+            place = f"from row {part.y:,}, column {part.x:,} of {size}"
         console.print(f"  {part.name}: {part.height:,} x {part.width:,} pixels, {place}")
     masks = "with" if found.with_mask else "without"
     console.print(

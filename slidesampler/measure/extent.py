@@ -106,17 +106,18 @@ def pick_parts(
 def extent_of(manifest: Manifest, parts: Sequence[MeasuredPart]) -> Extent:
     """Return how large all images of a manifest are together.
 
-    Images whose size the manifest does not say count as the mean of those whose size is known; where none is,
-    as the mean of the parts.
+    Images whose size neither the manifest nor a part says count as the mean of the others.
     """
+    taken = {part.image_id: part.image_height * part.image_width / 1e6 for part in parts}
     known, unknown, source_bytes = [], 0, 0
     for record in manifest.records():
-        if record.height is None or record.width is None:
+        if record.image_id in taken:
+            known.append(taken[record.image_id])
+        elif record.height is None or record.width is None:
             unknown += 1
         else:
             known.append(record.height * record.width / 1e6)
         for asset in record.assets:
             path = Path(asset.path)
             source_bytes += path.stat().st_size if path.is_file() else 0
-    sample = known or [part.megapixels for part in parts]
-    return Extent(sum(known) + unknown * sum(sample) / len(sample), source_bytes)
+    return Extent(sum(known) * (1 + unknown / len(known)), source_bytes)

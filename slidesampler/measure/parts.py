@@ -53,17 +53,23 @@ def busiest_crop(reader: Reader, side: int) -> Window:
         - sums[np.ix_(bottoms, lefts)]
         + sums[np.ix_(tops, lefts)]
     )
-    row, column = np.unravel_index(int(np.argmax(inside)), inside.shape)
+    # Of crops over the same cells the middle one.
+    best = np.argwhere(inside >= inside.max() * (1 - 1e-9))
+    row, column = best[np.square(best - best.mean(axis=0)).sum(axis=1).argmin()]
     return Window(int(ys[row]), int(xs[column]), *crop)
 
 
 def _candidates(
     length: int, side: int, cells: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Return where a crop may begin along an axis, and its first cell and the one after its last, for each."""
+    """Return where a crop may begin along an axis, and its first cell and the one after its last, for each.
+
+    A cell belongs to the crop that holds its middle.
+    """
     starts = np.arange(0, length - side + 1, min(_GRID, side), dtype=np.int64)
-    firsts = starts * cells // length
-    return starts, firsts, np.minimum(-(-(starts + side) * cells // length), cells)
+    # Twice the middle of cell i is (2 i + 1) * length / cells.
+    firsts, lasts = (-((length - 2 * edges * cells) // (2 * length)) for edges in (starts, starts + side))
+    return starts, np.clip(firsts, 0, cells), np.clip(lasts, 0, cells)
 
 
 def detail_map(reader: Reader) -> NDArray[np.float64]:

@@ -118,8 +118,8 @@ class MeasuredPart:
     name : str
     y, x, height, width : int
         Level-0 pixels.
-    whole : bool
-        Whether that is all of the image.
+    image_height, image_width : int
+        Of the image.
     """
 
     image_id: int
@@ -128,7 +128,13 @@ class MeasuredPart:
     x: int
     height: int
     width: int
-    whole: bool
+    image_height: int
+    image_width: int
+
+    @property
+    def whole(self) -> bool:
+        """Whether that is all of the image."""
+        return (self.height, self.width) == (self.image_height, self.image_width)
 
     @property
     def megapixels(self) -> float:

@@ -70,8 +70,7 @@ def choose_part(manifest: Manifest, image_id: int, side: int | None) -> Measured
     with closing(open_reader(spec_for_record(record))) as reader:
         height, width, _ = reader.shape
         crop = Window(0, 0, height, width) if side is None else busiest_crop(reader, side)
-    whole = crop.shape == (height, width)
-    return MeasuredPart(image_id, record.name, crop.y, crop.x, crop.height, crop.width, whole)
+    return MeasuredPart(image_id, record.name, crop.y, crop.x, *crop.shape, height, width)
 
 
 def part_bytes(manifest: Manifest, part: MeasuredPart) -> int:

@@ -24,7 +24,7 @@ def test_the_table(run, slides, tmp_path):
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
     assert lines[0] == "64 x 64 windows of 1 of 3 slides (0.1 of 0.4 megapixels):"
-    assert lines[1] == "  b: 300 x 400 pixels, whole"
+    assert lines[1] == "  b: 300 x 400 pixels, all of it"
     heading = next(line for line in lines if line.startswith(" ") and "build Mpx/s" in line)
     assert heading.split("  ")[-1].strip() == "warm, 2 threads"
     for name, loss in (("in-place", "none"), ("npy", "none"), ("cog jpeg q90 128", "lossy")):
@@ -57,7 +57,7 @@ def test_json_alone(run, slides, tmp_path):
     found = json.loads(result.stdout)
     assert [row["name"] for row in found["rows"]] == ["npy"]
     assert (found["with_mask"], found["threads"], found["window"]) == (True, 2, [64, 64])
-    assert [part["whole"] for part in found["parts"]] == [False]
+    assert [(part["height"], part["image_height"]) for part in found["parts"]] == [(128, 300)]
 
 
 def test_a_variant_that_does_not_work_is_told_of(run, slides, tmp_path):

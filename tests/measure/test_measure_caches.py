@@ -95,6 +95,17 @@ class TestRun:
         assert found.rows[0].size_bytes > pixels.nbytes
         assert found.recommendation.command.endswith("--tile 128 --force")
 
+    @pytest.mark.parametrize("crop", [4096, 128])
+    def test_images_of_unknown_size_count_as_the_mean_of_the_others(self, tmp_path: Path, crop: int) -> None:
+        images = []
+        for number, (side, said) in enumerate(((200, {}), (300, {"height": 300, "width": 300}), (999, {}))):
+            np.save(tmp_path / f"{number}.npy", np.zeros((side, side), np.uint8))
+            images.append({"id": number, "file_name": str(tmp_path / f"{number}.npy"), **said})
+        asked = options(crop=crop, rounds=1, only_images=(0,))
+        found = measure_caches(Manifest.load({"images": images}), tmp_path / "c", asked, variants=[IN_PLACE])
+        # The first was opened, the third was not.
+        assert found.megapixels == pytest.approx((0.04 + 0.09) * 1.5)
+
     def test_windows_are_read_from_the_part_of_the_slide(
         self, manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -429,5 +440,14 @@ def test_json(manifest: Manifest, tmp_path: Path) -> None:
     assert set(again["recommendation"]) == {
         "variant", "name", "windows_per_s", "reasons", "command", "alternatives",
     }  # fmt: skip
-    assert set(again["parts"][0]) == {"image_id", "name", "y", "x", "height", "width", "whole"}
+    assert set(again["parts"][0]) == {
+        "image_id",
+        "name",
+        "y",
+        "x",
+        "height",
+        "width",
+        "image_height",
+        "image_width",
+    }
     assert again["recommendation"]["name"] in ("in-place", "npy")

@@ -17,7 +17,7 @@ from slidesampler.rng import Draws
 
 
 def part(height: int, width: int, number: int = 0) -> MeasuredPart:
-    return MeasuredPart(number, "a", 0, 0, height, width, True)
+    return MeasuredPart(number, "a", 0, 0, height, width, height, width)
 
 
 def blocks(y: int, x: int, window: tuple[int, int], side: int) -> set[tuple[int, int]]:
@@ -115,3 +115,30 @@ class TestCrop:
         monkeypatch.setattr(reader, "read", spy)
         assert busiest_crop(reader, 600).contains(busy)
         assert sum(window.height * window.width for window in read) <= 144 * 64 * 64
+
+    def test_a_crop_smaller_than_what_a_probe_stands_for_holds_the_probe(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("slidesampler.measure.parts._MAX_LEVEL_PX", 1000)
+        monkeypatch.setattr("slidesampler.measure.parts._GRID", 8)
+        busy = Window(1536, 1024, 512, 512)
+        crop = busiest_crop(self.reader(6000, 6000, busy), 100)
+        shared = crop.intersect(busy)
+        assert shared is not None
+        assert shared.height * shared.width > 0.9 * 100 * 100
+
+    def test_brute_force(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("slidesampler.measure.parts._GRID", 16)
+        rng = np.random.default_rng(3)
+        pixels = rng.integers(0, 256, (200, 330, 1), dtype=np.uint8) // rng.integers(1, 40, (200, 330, 1))
+        crop = busiest_crop(ArrayReader(pixels.astype(np.uint8), "array://noise"), 48)
+        plain = pixels[:, :, 0].astype(np.uint8).astype(float)
+        detail = np.zeros_like(plain)
+        detail[:-1] += abs(plain[1:] - plain[:-1])
+        detail[:, :-1] += abs(plain[:, 1:] - plain[:, :-1])
+        sums = {
+            (y, x): detail[y : y + 48, x : x + 48].sum()
+            for y in range(0, 200 - 47, 16)
+            for x in range(0, 330 - 47, 16)
+        }
+        assert (crop.y, crop.x) == max(sums, key=sums.__getitem__)
