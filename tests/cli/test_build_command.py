@@ -60,6 +60,14 @@ class TestOptions:
         assert {entry.backend for entry in built} == {"npy"}
         assert np.load(built[0].files["image"], mmap_mode="r").shape == (300, 400, 3)
 
+    def test_backend_auto_says_what_is_converted_and_why(self, run, slides, tmp_path):
+        words = ("build", slides, "--workdir", tmp_path / "cache", "--backend", "auto", "--no-labels")
+        planned = json.loads(run(*words, "--dry-run", "--json").stdout)["rows"]
+        for row in planned:
+            assert row["action"] == "in-place" or "; converted: " in row["reason"]
+        built = json.loads(run(*words, "--json").stdout)["rows"]
+        assert [row["status"] for row in built] == [row["action"].replace("build", "built") for row in planned]
+
     def test_codec_quality_and_tile(self, run, slides, tmp_path):
         options = ("--codec", "jpeg", "--quality", "70", "--tile", "128")
         assert run("build", slides, "--workdir", tmp_path / "cache", *options).exit_code == 0
