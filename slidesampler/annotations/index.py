@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -45,21 +43,16 @@ class AnnotIndex:
             packed = index_shapes(shapes, np.array([0, len(shapes)]))
             image = first = 0
         self._count = len(shapes)
-        self._packed = packed
-        self._image = image
         begin, end = packed.image_trees[image], packed.image_trees[image + 1]
         self._tree = BoxTree(packed.trees[begin:end], self._count, TOP_ANNOTS)
         self._rows = packed.tree_rows[first : first + self._count]
         #: Whether any annotation is keypoints alone.
         self.has_keypoints = bool(packed.has_keypoints[image])
+        #: Where the edges of long polygons lie.
+        self.outlines = Outlines(packed, image)
 
     def __len__(self) -> int:
         return self._count
-
-    @cached_property
-    def outlines(self) -> Outlines:
-        """Where the edges of long polygons lie."""
-        return Outlines(self._packed, self._image)
 
     def query(self, window: Window) -> NDArray[np.int64]:
         """Return the annotations whose half-open box shares area with the window.

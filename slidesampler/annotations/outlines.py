@@ -42,9 +42,11 @@ class Outlines:
     """
 
     def __init__(self, packed: ShapeIndex, image: int) -> None:
-        self._packed = packed
-        self._first = int(packed.image_longs[image])
-        self._rows = packed.long_rows[self._first : packed.image_longs[image + 1]]
+        # Slices of this image alone: they are all that a pickle takes along.
+        first, last = packed.image_longs[image], packed.image_longs[image + 1]
+        self._rows = packed.long_rows[first:last]
+        self._starts = packed.long_outlines[first : last + 1]
+        self._trees = packed.outlines[self._starts[0] : self._starts[-1]]
 
     def __contains__(self, row: int) -> bool:
         return bool(self.include(np.array([row]))[0])
@@ -92,10 +94,9 @@ class Outlines:
         self, row: int, bounds: NDArray[np.int64], window: NDArray[np.float64]
     ) -> NDArray[np.int64]:
         """Return the vertices of stretches near a window and one of each far piece, counted from 0."""
-        packed = self._packed
-        place = self._first + int(np.searchsorted(self._rows, row))
+        starts, place = self._starts, int(np.searchsorted(self._rows, row))
         count = int(bounds[-1] - bounds[0])
-        flat = packed.outlines[packed.long_outlines[place] : packed.long_outlines[place + 1]]
+        flat = self._trees[starts[place] - starts[0] : starts[place + 1] - starts[0]]
         tree = BoxTree(flat, -(-count // STRETCH), TOP_STRETCHES)
         edges = STRETCH * FAN_OUT ** len(tree.levels)
         hit = np.logical_and.reduce(tree.top < window, axis=0)

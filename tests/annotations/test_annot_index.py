@@ -189,6 +189,7 @@ def test_the_columns_of_many_images_are_those_of_each():
         first = int(ends[image])
         index = AnnotIndex(shapes.rows(first, int(ends[image + 1])), packed, image, first)
         assert len(index) == len(own)
+        assert len(pickle.dumps(index)) < 2000 + 50 * len(own)
         for _ in range(10):
             window = Window(*rng.integers(-50, 3000, 2).tolist(), *rng.integers(1, 400, 2).tolist())
             assert index.query(window).tolist() == (shares_area(own, window) if len(own) else [])
