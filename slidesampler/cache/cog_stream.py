@@ -169,7 +169,7 @@ class CogStream:
         channels = layout.channels
         photometric, colours = self._photometric()
         tags = {254: longs(_REDUCED)} if reduced else {}
-        tags |= self._common_tags(level) | {
+        tags |= self._size_tags(level) | {
             258: shorts(*[bits] * channels),
             259: shorts(self._compression_tag),
             262: shorts(photometric),
@@ -216,7 +216,7 @@ class CogStream:
             tags[42112] = ascii_tag("\n".join(["<GDALMetadata>", *items, "</GDALMetadata>"]))
         return tags
 
-    def _common_tags(self, level: Level) -> dict[int, Tag]:
+    def _size_tags(self, level: Level) -> dict[int, Tag]:
         return {
             256: longs(level.width),
             257: longs(level.height),
@@ -226,7 +226,7 @@ class CogStream:
         }
 
     def _mask_tags(self, level: Level, *, reduced: bool) -> dict[int, Tag]:
-        return self._common_tags(level) | {
+        return self._size_tags(level) | {
             254: longs(_MASK | _REDUCED if reduced else _MASK),
             258: shorts(1),
             259: shorts(_DEFLATE[1]),
