@@ -158,6 +158,30 @@ class TestRun:
         assert len({reads[2 * number][1] for number in range(6)}) == 2
         assert "beyond" not in told
 
+    def test_each_pass_begins_with_files_opened_anew(
+        self, manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        events: list[str] = []
+        close, load = Sampler.close, Sampler.load_batch
+
+        def spy_close(self):
+            events.append("close")
+            close(self)
+
+        def spy_load(self, targets, *arguments, **named):
+            targets = list(targets)
+            events.append("open" if targets[0]["window"].shape == (1, 1) else f"read {len(targets)}")
+            return load(self, targets, *arguments, **named)
+
+        monkeypatch.setattr(Sampler, "close", spy_close)
+        monkeypatch.setattr(Sampler, "load_batch", spy_load)
+        monkeypatch.setattr("slidesampler.measure.rounds.can_drop", lambda: True)
+        monkeypatch.setattr("slidesampler.measure.rounds.drop_files", lambda _: events.append("drop") or 0.0)
+        measure_caches(manifest, tmp_path / "c", options(rounds=1, batch=1), variants=[NPY])
+        # Two windows, one a call: cold and warm by one thread, cold and warm by two.
+        cold, warm = ["close", "open", "drop", "read 1", "read 1"], ["close", "open", "read 1", "read 1"]
+        assert events[events.index("open") - 1 :][:18] == cold + warm + cold + warm
+
     def test_cold_is_not_claimed_where_files_stay_in_memory(
         self, manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
