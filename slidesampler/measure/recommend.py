@@ -188,7 +188,7 @@ def _about_size(
     free_bytes: float,
 ) -> list[str]:
     if best.variant.backend == "in-place":
-        return ["It needs no disk and no build: the slides are read where they lie."]
+        return ["It needs no disk and no build: Sampler(manifest) reads the slides where they lie."]
     if best.variant.backend == "auto":
         return ["It copies no pixels: slides are read where they lie, by tables of their tiles."]
     said = [
