@@ -114,7 +114,8 @@ def print_row(
     )
     print(
         f"| {codec} | {threads} | {program} | {megapixels / seconds:.1f} | {ratio:.2f} | {start:.2f} "
-        f"| {cpu:.2f} | {max(r.peak_bytes for r in runs) / 2**20:.0f} MiB | {runs[0].size_bytes / 1e6:.1f} MB |",
+        f"| {cpu:.2f} | {max(r.peak_bytes for r in runs) / 2**20:.0f} MiB "
+        f"| {runs[0].size_bytes / 1e6:.1f} MB |",
         flush=True,
     )
 
