@@ -18,7 +18,7 @@ from slidesampler.measure import BenchOptions, CacheVariant, choose_variants, me
 from slidesampler.measure import caches as module
 from slidesampler.measure.machine import memory_bytes, usable_threads
 from slidesampler.measure.page_cache import can_drop
-from slidesampler.measure.scratch import SCRATCH_PREFIX, check_room, scratch_folder
+from slidesampler.measure.scratch import KEPT_PREFIX, SCRATCH_PREFIX, check_room, scratch_folder
 from slidesampler.measure.specimen import Specimen, choose_part, copy_parts
 
 NPY, RAW = CacheVariant("npy"), CacheVariant("cog", "none", None, 128)
@@ -58,7 +58,7 @@ class TestRun:
         found = measure_caches(
             manifest, tmp_path / "c", options(crop=crop, keep=True), variants=[IN_PLACE, NPY]
         )
-        (scratch,) = (tmp_path / "c").glob(f"{SCRATCH_PREFIX}*")
+        (scratch,) = (tmp_path / "c").glob(f"{KEPT_PREFIX}*")
         in_place, npy = found.rows
         assert npy.size_bytes == sum(path.stat().st_size for path in scratch.rglob("cache/images/**/*.npy"))
         taken = sum(part.height * part.width for part in found.parts)
@@ -410,6 +410,25 @@ class TestScratch:
         with scratch_folder(tmp_path) as one, scratch_folder(tmp_path) as other:
             assert one != other
         assert not list(tmp_path.iterdir())
+
+    def test_what_a_killed_run_left_is_removed_and_what_is_in_use_is_not(self, tmp_path: Path) -> None:
+        left = tmp_path / f"{SCRATCH_PREFIX}killed"
+        (left / "cache").mkdir(parents=True)
+        (left / ".lock").touch()
+        (left / "cache" / "image.tif").touch()
+        (tmp_path / f"{SCRATCH_PREFIX}new").mkdir()
+        with scratch_folder(tmp_path) as one:
+            (one / "cache").mkdir()
+            assert not left.exists()
+            with scratch_folder(tmp_path):
+                assert (one / "cache").is_dir()
+        assert [path.name for path in tmp_path.iterdir()] == [f"{SCRATCH_PREFIX}new"]
+
+    def test_a_run_that_was_kept_is_kept(self, tmp_path: Path) -> None:
+        with scratch_folder(tmp_path, keep=True) as kept:
+            (kept / "cache").mkdir()
+        with scratch_folder(tmp_path):
+            assert (kept / "cache").is_dir()
 
     def test_room(self, tmp_path: Path) -> None:
         check_room(tmp_path / "not" / "there", 1)
