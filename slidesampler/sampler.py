@@ -20,6 +20,7 @@ from slidesampler.cache import (
     build,
     plan_build,
 )
+from slidesampler.cache.tile_size import TileSize, resolve_tile
 from slidesampler.choosing import ChoosesWindows
 from slidesampler.errors import ReadError
 from slidesampler.foreground import ForegroundIndex
@@ -58,8 +59,9 @@ class Sampler(ChoosesWindows):
         See :meth:`slidesampler.Manifest.load`.
     workdir : str or path, optional
         Folder of the cache. Label layers found there are used whatever the backend.
-    backend : {"cog", "npy"}, optional
-        Which cache is read; None reads the sources where they lie.
+    backend : {"auto", "cog", "npy"}, optional
+        Which cache is read; None reads the sources where they lie, by their own libraries. ``"auto"`` is COGs,
+        and slides that a build has recorded instead of converting them.
     arrays : mapping of str to ndarray, optional
         Images already in memory, ``(H, W)`` or ``(H, W, C)``: the manifest names one as ``array://NAME``. Names
         belong to the process: one that is given to another array is refused by this sampler from then on.
@@ -104,8 +106,10 @@ class Sampler(ChoosesWindows):
         max_open: int = 128,
         bundle_dir: str | os.PathLike[str] | None = None,
     ) -> None:
-        if backend not in (None, "cog", "npy"):
-            raise ValueError(f"backend must be 'cog', 'npy' or None (sources in place), got {backend!r}")
+        if backend not in (None, "auto", "cog", "npy"):
+            raise ValueError(
+                f"backend must be 'auto', 'cog', 'npy' or None (sources in place), got {backend!r}"
+            )
         if backend is not None and workdir is None:
             raise ValueError(f"backend={backend!r} reads a cache: say where it is with workdir=")
         self._arrays: dict[str, NDArray[Any]] = {}
@@ -214,7 +218,8 @@ class Sampler(ChoosesWindows):
         *,
         codec: str = "auto",
         quality: int | None = None,
-        tile: int = 256,
+        tile: TileSize = 256,
+        window: int | tuple[int, int] | None = None,
         only_images: Sequence[int] | None = None,
         labels: bool = True,
         instances: bool = False,
@@ -222,6 +227,7 @@ class Sampler(ChoosesWindows):
         force: bool = False,
     ) -> BuildPlan:
         """Return what :meth:`build` with the same arguments would do, and why, without doing it."""
+        tile = resolve_tile(tile, window, codec=codec)
         spec = self._spec(backend, codec, quality, tile, labels, instances, full_hash)
         return plan_build(self.manifest, spec, self._store(), only_images=only_images, force=force)
 
@@ -231,7 +237,8 @@ class Sampler(ChoosesWindows):
         *,
         codec: str = "auto",
         quality: int | None = None,
-        tile: int = 256,
+        tile: TileSize = 256,
+        window: int | tuple[int, int] | None = None,
         jobs: int = 1,
         only_images: Sequence[int] | None = None,
         labels: bool = True,
@@ -246,13 +253,17 @@ class Sampler(ChoosesWindows):
 
         Parameters
         ----------
-        backend : {"cog", "npy"}, optional
-            The sampler's own where None (``"cog"`` where it has none).
+        backend : {"auto", "cog", "npy"}, optional
+            The sampler's own where None (``"cog"`` where it has none). ``"auto"`` records sources whose tiles
+            can be read where they lie, and converts the others to COG.
         codec : {"auto", "zstd", "deflate", "lzw", "jpeg", "webp", "none"}
             ``"auto"`` never adds loss.
         quality : int, optional
             1 to 100, for jpeg and webp.
-        tile : {128, 256, 512}
+        tile : {128, 256, 512} or "auto"
+            Of a COG, pixels; ``"auto"`` suits the windows.
+        window : int or (height, width), optional
+            Output size of the windows that are intended, for ``tile="auto"``.
         jobs : int
             Worker processes.
         only_images : sequence of int, optional
@@ -275,7 +286,10 @@ class Sampler(ChoosesWindows):
         ------
         CodecError
             For a codec that does not exist or is not in this GDAL.
+        ValueError
+            If the tile is ``"auto"`` and no window is given, or a window for a tile of a given size.
         """
+        tile = resolve_tile(tile, window, codec=codec)
         spec = self._spec(backend, codec, quality, tile, labels, instances, full_hash)
         report = build(
             self.manifest,
