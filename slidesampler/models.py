@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -123,6 +124,7 @@ class Level:
     downsample: tuple[float, float] = (1.0, 1.0)
 
     @classmethod
+    @lru_cache(maxsize=2**14)
     def of(cls, base_shape: tuple[int, int], shape: tuple[int, int]) -> Level:
         """Return the level of ``shape`` in a pyramid over ``base_shape``, both ``(height, width)``.
 

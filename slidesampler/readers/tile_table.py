@@ -20,7 +20,8 @@ import os
 import struct
 import sys
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -207,28 +208,51 @@ def _contents(path: str | os.PathLike[str]) -> memoryview:
 
 
 def _table(data: memoryview) -> TileTable:
-    magic, length, crc, images, masks, total = _HEAD.unpack_from(data)
+    magic, length, _, images, masks, total = _HEAD.unpack_from(data)
     if magic != _MAGIC:
         raise ValueError("it begins as another file does")
-    start = _HEAD.size + length
-    stop = start + (images + masks) * _LEVEL.size
+    stop = _HEAD.size + length + (images + masks) * _LEVEL.size
     if total != len(data) or stop > total:
         raise ValueError(f"it has {len(data)} bytes, it says {total}")
-    if zlib.crc32(data[_HEAD.size : stop]) != crc:
+    table, places = _parse(bytes(data[:stop]))
+    arrays = data[stop:]
+    layouts = [
+        TileLayout(arrays[place.offsets], arrays[place.counts], bytes(arrays[place.jpeg_tables]), *item[3:])
+        for place, item in zip(places, (*table.image, *table.masks), strict=True)
+    ]
+    return replace(table, image=tuple(layouts[:images]), masks=tuple(layouts[images:]))
+
+
+class _Places(NamedTuple):
+    """Where the arrays of a level are among all arrays, bytes."""
+
+    offsets: slice
+    counts: slice
+    jpeg_tables: slice
+
+
+@lru_cache(maxsize=4096)
+def _parse(head: bytes) -> tuple[TileTable, tuple[_Places, ...]]:
+    """Return what the head of a table says, with empty arrays, and where the arrays are.
+
+    Kept, since a slide among thousands is opened again and again; equal bytes mean the same.
+    """
+    _, length, crc, images, _, total = _HEAD.unpack_from(head)
+    start = _HEAD.size + length
+    if zlib.crc32(head[_HEAD.size :]) != crc:
         raise ValueError("its header is damaged")
-    header = json.loads(bytes(data[_HEAD.size : start]))
+    header = json.loads(head[_HEAD.size : start])
     if header["byteorder"] != sys.byteorder:
         raise ValueError("it was made on a machine of the other byte order")
-    arrays = data[stop:]
     # Not iter_unpack: it exports the view for as long as it lives, and a garbage collection that comes upon
     # both in the traceback of an error ends the process.
-    places = range(start, stop, _LEVEL.size)
-    layouts = tuple(_layout(_LEVEL.unpack_from(data, place), arrays) for place in places)
-    size_bytes, mtime_ns, head = header["stamp"]
+    records = [_LEVEL.unpack_from(head, place) for place in range(start, len(head), _LEVEL.size)]
+    layouts, places = zip(*(_layout(record, total - len(head)) for record in records), strict=True)
+    size_bytes, mtime_ns, stamp = header["stamp"]
     height, width, count = header["shape"]
     valid, value = header["valid"]
     table = TileTable(
-        TiffStamp(_whole(size_bytes), _whole(mtime_ns), _text(head)),
+        TiffStamp(_whole(size_bytes), _whole(mtime_ns), _text(stamp)),
         header["owned"] is True,
         _text(header["reader"]),
         (_whole(height), _whole(width), _whole(count)),
@@ -241,10 +265,10 @@ def _table(data: memoryview) -> TileTable:
         layouts[images:],
     )
     _check(table)
-    return table
+    return table, places
 
 
-def _layout(record: tuple[Any, ...], arrays: memoryview) -> TileLayout:
+def _layout(record: tuple[Any, ...], array_bytes: int) -> tuple[TileLayout, _Places]:
     offsets, counts, jpeg_tables, length, *numbers, empty, name = record
     height, width, tile_height, tile_width, _, itemsize, *_ = numbers
     dtype, size = _DTYPES[name]
@@ -252,11 +276,14 @@ def _layout(record: tuple[Any, ...], arrays: memoryview) -> TileLayout:
         raise ValueError(f"a level of {height} x {width} pixels of {itemsize} bytes")
     table_bytes = 8 * -(-height // tile_height) * -(-width // tile_width)
     last = max(offsets + table_bytes, counts + table_bytes, jpeg_tables + length)
-    if last > len(arrays) or offsets % 8 or counts % 8:
+    if last > array_bytes or offsets % 8 or counts % 8:
         raise ValueError("an array is not where it says")
-    places = arrays[offsets : offsets + table_bytes], arrays[counts : counts + table_bytes]
-    shared = bytes(arrays[jpeg_tables : jpeg_tables + length])
-    return TileLayout._make((*places, shared, *numbers, empty[:size], dtype))
+    places = _Places(
+        slice(offsets, offsets + table_bytes),
+        slice(counts, counts + table_bytes),
+        slice(jpeg_tables, jpeg_tables + length),
+    )
+    return TileLayout._make((b"", b"", b"", *numbers, empty[:size], dtype)), places
 
 
 def _check(table: TileTable) -> None:
