@@ -18,10 +18,11 @@ from slidesampler.annotations import (
 from slidesampler.errors import ManifestError
 from slidesampler.manifest import Manifest, naming_image
 from slidesampler.models import Annots, LabelSpec
-from slidesampler.pixels import View, read_labels, read_valid
+from slidesampler.pixels import read_labels, read_valid
 from slidesampler.readers import ReaderPool, ReaderSpec, spec_for_labels
 from slidesampler.shapes import Shapes
 from slidesampler.sources import ImageSource, SourceTable
+from slidesampler.viewport import View
 
 __all__ = ["Layers"]
 

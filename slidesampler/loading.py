@@ -13,12 +13,13 @@ from slidesampler.geometry import Window
 from slidesampler.layers import Layers
 from slidesampler.manifest import Manifest
 from slidesampler.models import Sample, relative_transform
-from slidesampler.pixels import View, fitting_value, read_pixels, read_valid
+from slidesampler.pixels import fitting_value, read_pixels, read_valid
 from slidesampler.readers import ReaderPool
 from slidesampler.resolve import ImageFacts, resolve_channels, resolve_target
 from slidesampler.sequences import stack_samples
 from slidesampler.sources import ImageSource, SourceTable
 from slidesampler.target import Target
+from slidesampler.viewport import View
 
 __all__ = ["SampleLoader", "Wanted"]
 

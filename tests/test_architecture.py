@@ -41,6 +41,7 @@ FLOORS: tuple[dict[str, str], ...] = (
         "sampler": "sampler",
         "sequences": "sampler",
         "sources": "sampler",
+        "viewport": "sampler",
     },
     {"augment": "augment", "predict": "predict"},
     {

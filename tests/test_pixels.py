@@ -12,8 +12,9 @@ from slidesampler import pixels
 from slidesampler.errors import TargetError
 from slidesampler.geometry import Window
 from slidesampler.models import Level
-from slidesampler.pixels import View, read_labels, read_pixels, read_valid
+from slidesampler.pixels import read_labels, read_pixels, read_valid
 from slidesampler.target import Padding
+from slidesampler.viewport import View
 
 
 class PyramidReader:

@@ -21,10 +21,11 @@ from slidesampler.batching.arrays import BatchArrays
 from slidesampler.batching.jobs import BatchJobs
 from slidesampler.geometry import Window
 from slidesampler.loading import SampleLoader, set_nodata
-from slidesampler.pixels import View, exact_labels, exact_level, pad_outside
+from slidesampler.pixels import exact_labels, exact_level, pad_outside
 from slidesampler.readers import NativePart, Reader
 from slidesampler.sources import ImageSource
 from slidesampler.target import Target
+from slidesampler.viewport import View
 
 __all__ = ["read_batch"]
 
