@@ -12,7 +12,7 @@ import pytest
 import shapely
 import tifffile
 
-from slidesampler import Manifest, Sampler, Window
+from slidesampler import Manifest, Sampler, Window, _native
 from slidesampler.errors import (
     CacheMissError,
     ManifestError,
@@ -343,6 +343,47 @@ class TestMasksAgree:
         assert layered.build().ok
         for sampler in (Sampler(document, arrays=arrays), layered):
             np.testing.assert_array_equal(sampler.load_mask(1, Window(0, 0, 60, 80)), raster == 5)
+
+
+class TestAuto:
+    def test_slides_are_read_where_they_lie_and_nothing_is_copied(self, slide, tmp_path):
+        path, pixels = slide
+        sampler = Sampler(manifest_dict([path]), tmp_path / "work", "auto")
+        report = sampler.build()
+        assert report.ok
+        kept = sum(f.stat().st_size for f in (tmp_path / "work" / "images").rglob("*") if f.is_file())
+        if _native.tiles is not None:
+            assert kept < path.stat().st_size // 10
+        window = Window(100, 200, 300, 256)
+        targets = [{"image_id": 10, "window": window}, {"image_id": 10, "window": (-20, 800, 300, 256)}]
+        batch = sampler.load_batch(targets)
+        np.testing.assert_array_equal(batch.image[0], pixels[100:400, 200:456])
+        np.testing.assert_array_equal(batch.mask[0], truth_mask()[100:400, 200:456])
+        plain = Sampler(manifest_dict([path]))
+        for got, target in zip(batch, targets, strict=True):
+            expected = plain.load_sample(target)
+            np.testing.assert_array_equal(got.image, expected.image)
+            np.testing.assert_array_equal(got.mask, expected.mask)
+        # An edited slide is never served from what is known of the old one.
+        tifffile.imwrite(tmp_path / "b.tif", pixels, tile=(128, 128), photometric="rgb")
+        edited = Sampler(manifest_dict([tmp_path / "b.tif"]), tmp_path / "work", "auto")
+        assert edited.build().ok
+        edited.load_sample(targets[0])
+        edited.close()
+        other = np.flip(pixels, 0)
+        tifffile.imwrite(tmp_path / "b.tif", other, tile=(128, 128), photometric="rgb", compression="deflate")
+        with pytest.raises(StaleEntryError):
+            edited.load_sample(targets[0])
+
+    def test_the_tile_size_that_suits_the_windows_is_an_entry_like_any_other(self, slide, tmp_path):
+        sampler = Sampler(manifest_dict([slide[0]]), tmp_path, "cog")
+        assert [row.status for row in sampler.build(tile="auto", window=64, labels=False)] == ["built"]
+        again = sampler.plan(tile=128, labels=False)
+        assert [row.action for row in again] == ["reuse"]
+        with pytest.raises(ValueError, match="window"):
+            sampler.build(tile="auto")
+        with pytest.raises(ValueError, match="auto"):
+            sampler.plan(tile=256, window=64)
 
 
 class TestRealSlide:
