@@ -102,7 +102,8 @@ def check_covered(sampler, source, shapes, size, min_fraction):
         if total < 1e-6:
             continue
         assert annot_id in covered
-        x0, y0, x1, y1 = (geometry & shapely.box(0, 0, shape[1], shape[0])).bounds
+        # The box of an object, and of that what is in the image: the part inside may well have a smaller box.
+        x0, y0, x1, y1 = (shapely.box(*geometry.bounds) & shapely.box(0, 0, shape[1], shape[0])).bounds
         assert together >= min_fraction * total - 1e-6
         if np.ceil(y1) - np.floor(y0) <= size[0] and np.ceil(x1) - np.floor(x0) <= size[1]:
             best = max(area_in(shape, geometry, [one])[1] for one in by_image[image_id])
