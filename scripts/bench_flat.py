@@ -6,7 +6,7 @@
 Random windows of 256 x 256 with their masks, from JPEG COGs with files in the page cache, on one thread.
 
 * Slides of 4,096 to 60,000 pixels a side, with as many annotations for each megapixel. Their tiles are those of
-  a synthetic H&E slide over and over (`scripts/repeating_cog.py`): as long as real files, and quickly made.
+  a synthetic H&E slide over and over (`scripts/_repeating_cog.py`): as long as real files, and quickly made.
 * 1 to 1,000 slides of 4,096 pixels. Each was visited once before, when its entry in the cache is looked up; its
   cost is printed. They may be more than a process keeps open, so files are opened on the way.
 * 10 to 1,000,000 annotations on a slide of 16,384 pixels. Windows are in a corner that holds the same ten of
@@ -33,8 +33,8 @@ from osgeo import gdal  # isort: skip
 
 import matplotlib as mpl
 import numpy as np
+from _repeating_cog import TileSet, read_tile_set, write_repeating_cog
 from bench_read import BATCH, machine
-from repeating_cog import TileSet, read_tile_set, write_repeating_cog
 
 from slidesampler import Sampler, Target, Window
 from slidesampler.cache import CacheStore

@@ -31,7 +31,7 @@ from osgeo import gdal  # isort: skip
 
 import numpy as np
 import torch
-from bench_peers import CACHE_BYTES, WINDOW, missing
+from _peers import CACHE_BYTES, WINDOW, missing
 from bench_read import BATCH, build, machine
 from torch.utils.data import DataLoader
 

@@ -14,7 +14,7 @@ in rounds of its own.
 Before anything is timed, everybody's pixels are compared with GDAL's (with the memory map's). Who gives others
 is said, and left out where it is more than what decoders of JPEG may differ by.
 
-The peers are those that are installed; `scripts/bench_peers.py` says how each is used. In a folder of their own
+The peers are those that are installed; `scripts/_peers.py` says how each is used. In a folder of their own
 they do not disturb the environment of the package:
 
     pip install --no-deps --target peers cucim-cu12 openslide-python openslide-bin tiffslide imagecodecs zarr \\
@@ -44,7 +44,7 @@ from typing import Any, NamedTuple
 from osgeo import gdal  # isort: skip
 
 import numpy as np
-from bench_peers import CACHE_BYTES, NPY_PEERS, TIFF_PEERS, WINDOW, NdsamplerFiles, Peer, Places, Read, missing
+from _peers import CACHE_BYTES, NPY_PEERS, TIFF_PEERS, WINDOW, NdsamplerFiles, Peer, Places, Read, missing
 
 from slidesampler import Manifest, Sampler, Target, Window
 from slidesampler.cache import CacheStore

@@ -23,7 +23,7 @@ from slidesampler.testing import make_array
 
 pytestmark = pytest.mark.skipif(_native.tiles is None, reason="counts what the compiled reader does")
 
-SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "repeating_cog.py"
+SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "_repeating_cog.py"
 TILE = 256
 #: What all slides have in common: annotations ``(y, x)`` within the first pixels, windows that show them.
 COMMON = 1024
