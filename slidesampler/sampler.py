@@ -37,6 +37,7 @@ from slidesampler.readers import (
     open_reader,
     register_array,
     registered_array,
+    usual_max_open,
 )
 from slidesampler.sources import SourceTable
 from slidesampler.target import Target
@@ -73,8 +74,9 @@ class Sampler(ChoosesWindows):
         How annotations become pixels.
     codec, tile : str, int, optional
         Which variant of the cache is read where several were built; the latest one where None.
-    max_open : int
-        Images and label layers kept open per process: a file each, or one for each level that is read.
+    max_open : int, optional
+        Images and label layers kept open per process: a file each, or one for each level that is read. A quarter
+        of the files that a process may have open, at most 256, where None.
     bundle_dir : str or path, optional
         What relative paths in a manifest given as a mapping start from.
 
@@ -103,7 +105,7 @@ class Sampler(ChoosesWindows):
         label_spec: LabelSpec | None = None,
         codec: str | None = None,
         tile: int | None = None,
-        max_open: int = 128,
+        max_open: int | None = None,
         bundle_dir: str | os.PathLike[str] | None = None,
     ) -> None:
         if backend not in (None, "auto", "cog", "npy"):
@@ -130,7 +132,7 @@ class Sampler(ChoosesWindows):
         self.label_spec = label_spec or LabelSpec()
         self.codec = codec
         self.tile = tile
-        self.max_open = max_open
+        self.max_open = usual_max_open() if max_open is None else max_open
         self._start()
 
     def _start(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from slidesampler.readers.array import ArrayReader, register_array, registered_array, unregister_array
 from slidesampler.readers.base import NativePart, NativeReader, Reader
-from slidesampler.readers.pool import ReaderPool
+from slidesampler.readers.pool import ReaderPool, usual_max_open
 from slidesampler.readers.spec import (
     ReaderSpec,
     open_reader,
@@ -36,4 +36,5 @@ __all__ = [
     "spec_for_tissue",
     "spec_for_valid",
     "unregister_array",
+    "usual_max_open",
 ]

@@ -21,12 +21,26 @@ from typing import Any
 
 from slidesampler.readers.base import Reader
 
-__all__ = ["ReaderPool"]
+__all__ = ["ReaderPool", "usual_max_open"]
 
 #: Readers that a forked child inherited, kept so that nothing frees them.
 _INHERITED: list[Any] = []
 
 _POOLS: weakref.WeakSet[ReaderPool] = weakref.WeakSet()
+
+
+def usual_max_open() -> int:
+    """Return how many readers a process may well keep open: a quarter of its files, at most 256."""
+    try:
+        import resource
+
+        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    except (ImportError, OSError, ValueError):
+        files = 256
+    if files < 0:
+        # No limit.
+        return 256
+    return max(1, min(files // 4, 256))
 
 
 class ReaderPool:

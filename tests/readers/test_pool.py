@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import random
+import resource
 import threading
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from raster_files import noise, write_cog
 
 from slidesampler.geometry import Window
-from slidesampler.readers import ArrayReader, ReaderPool, ReaderSpec, open_reader
+from slidesampler.readers import ArrayReader, ReaderPool, ReaderSpec, open_reader, usual_max_open
 
 
 class Probe(ArrayReader):
@@ -213,3 +214,14 @@ def test_eight_threads_read_what_one_reads(tmp_path, kind):
     assert not wrong
     assert pool.idle <= 4
     pool.close()
+
+
+def test_what_is_kept_open_leaves_most_files_to_others():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        for files, expected in ((1024, 256), (400, 100), (4096, 256)):
+            if hard == resource.RLIM_INFINITY or files <= hard:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
+                assert usual_max_open() == expected
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
