@@ -75,8 +75,8 @@ class Sampler(ChoosesWindows):
     codec, tile : str, int, optional
         Which variant of the cache is read where several were built; the latest one where None.
     max_open : int, optional
-        Images and label layers kept open per process: a file each, or one for each level that is read. A quarter
-        of the files that a process may have open, at most 256, where None.
+        Images and label layers kept open per process: a file each, or one for each level that is read. A
+        quarter of the files that a process may have open, at most 256, where None.
     bundle_dir : str or path, optional
         What relative paths in a manifest given as a mapping start from.
 
