@@ -166,25 +166,13 @@ class _NpyFile:
         """Return the pixels for the compiled reader."""
         pixels = self.pixels()
         if self._part is None:
-            self._part = raw_part(pixels, partial(self._book, self._mapping, pixels))
+            self._part = raw_part(pixels, partial(_book, self._mapping, pixels))
         return self._part
 
     def book(self, window: Window) -> None:
         """Book the part of the map that a window lies in."""
         assert self._pixels is not None
-        self._book(self._mapping, self._pixels, window)
-
-    def _book(self, mapping: mmap.mmap | None, pixels: NDArray[Any], window: Window) -> None:
-        assert mapping is not None
-        height, width = min(window.height, pixels.shape[0]), min(window.width, pixels.shape[1])
-        step_y, step_x, step_c = pixels.strides
-        if step_y >= step_x >= step_c:
-            span = min(step_y * height, height * (step_x * width + FAULT_AROUND_BYTES))
-        else:
-            # Of a Fortran array each column of each channel is a row.
-            span = width * pixels.shape[2] * (step_y * height + FAULT_AROUND_BYTES)
-        # Both ends of it lie somewhere in what is mapped in.
-        _PAGES.touch(mapping, span + 2 * FAULT_AROUND_BYTES)
+        _book(self._mapping, self._pixels, window)
 
     def close(self) -> None:
         self._pixels = self._part = None
@@ -194,6 +182,20 @@ class _NpyFile:
             with contextlib.suppress(BufferError):
                 self._mapping.close()
             self._mapping = None
+
+
+def _book(mapping: mmap.mmap | None, pixels: NDArray[Any], window: Window) -> None:
+    """Book the part of a map of pixels that a window lies in."""
+    assert mapping is not None
+    height, width = min(window.height, pixels.shape[0]), min(window.width, pixels.shape[1])
+    step_y, step_x, step_c = pixels.strides
+    if step_y >= step_x >= step_c:
+        span = min(step_y * height, height * (step_x * width + FAULT_AROUND_BYTES))
+    else:
+        # Of a Fortran array each column of each channel is a row.
+        span = width * pixels.shape[2] * (step_y * height + FAULT_AROUND_BYTES)
+    # Both ends of it lie somewhere in what is mapped in.
+    _PAGES.touch(mapping, span + 2 * FAULT_AROUND_BYTES)
 
 
 class NpyReader:

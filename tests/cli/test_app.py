@@ -21,7 +21,7 @@ from slidesampler.cli.exits import ExitCode, exit_code_of
 from slidesampler.cli.progress import BuildBar
 from slidesampler.manifest import Manifest
 
-COMMANDS = ["build", "check", "info", "manifest", "stats", "sample", "report", "doctor", "demo-data"]
+COMMANDS = ["build", "bench", "check", "info", "manifest", "stats", "sample", "report", "doctor", "demo-data"]
 
 
 def test_help_lists_every_command(run):

@@ -142,7 +142,7 @@ class TestDrawing:
         def refuse(*arguments, **options):
             raise AssertionError("pixels were read")
 
-        monkeypatch.setattr("slidesampler.sampler.read_pixels", refuse)
+        monkeypatch.setattr("slidesampler.loading.read_pixels", refuse)
         assert run("sample", manifest, "-s", "balanced", "-n", 20, "--size", 32).exit_code == 0
 
 

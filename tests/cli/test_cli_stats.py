@@ -77,5 +77,5 @@ def test_no_pixel_is_read(run, manifest, monkeypatch):
     def refuse(*arguments, **options):
         raise AssertionError("pixels were read")
 
-    monkeypatch.setattr("slidesampler.sampler.read_pixels", refuse)
+    monkeypatch.setattr("slidesampler.loading.read_pixels", refuse)
     assert run("stats", manifest).exit_code == 0
