@@ -69,6 +69,10 @@ class ReaderSpec:
         if self.kind not in KINDS:
             raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
 
+    def __hash__(self) -> int:
+        # Of what tells nearly all apart: a spec is hashed for every window that is read.
+        return hash((self.kind, self.path, self.token))
+
 
 def spec_for_record(record: ImageRecord) -> ReaderSpec:
     """Return how to read an image where its files lie. Nothing is opened.
