@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from slidesampler.batching.batch import Batch
-from slidesampler.batching.loader import BatchLoader, usable_cores
+from slidesampler.batching.loader import BatchLoader
 
-__all__ = ["Batch", "BatchLoader", "usable_cores"]
+__all__ = ["Batch", "BatchLoader"]

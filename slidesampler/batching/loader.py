@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -13,16 +12,10 @@ from slidesampler.batching.batch import Batch
 from slidesampler.batching.reading import read_batch
 from slidesampler.errors import ReadError, TargetError
 from slidesampler.loading import SampleLoader, Wanted, is_sequence
+from slidesampler.machine import usable_threads
 from slidesampler.target import Target
 
-__all__ = ["BatchLoader", "usable_cores"]
-
-
-def usable_cores() -> int:
-    """Return how many processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+__all__ = ["BatchLoader"]
 
 
 class BatchLoader:
@@ -52,7 +45,7 @@ class BatchLoader:
             raise TargetError("a batch needs at least one target, got none")
         if threads is not None and threads < 1:
             raise ValueError(f"threads must be at least 1, got {threads}")
-        threads = threads or usable_cores()
+        threads = threads or usable_threads()
         frames, flat = self._frames(asked)
 
         def load() -> Batch:

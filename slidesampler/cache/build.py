@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -15,6 +14,7 @@ from slidesampler.cache.report import BuildReport, BuildRow
 from slidesampler.cache.spec import BuildSpec
 from slidesampler.cache.store import CacheStore
 from slidesampler.cache.task import EntryTask, LabelInputs, compact_shapes
+from slidesampler.machine import usable_threads
 from slidesampler.manifest import Manifest
 
 __all__ = ["build"]
@@ -85,7 +85,7 @@ def build(
     rows = {(row.image_id, row.what): row for row in _reused(plan, store)}
     for row in rows.values():
         progress.finished(row)
-    threads = max(1, _cores() // jobs)
+    threads = max(1, usable_threads() // jobs)
     # Arrays in memory are here and nowhere else.
     for here in (True, False):
         tasks = (
@@ -101,10 +101,6 @@ def build(
         refresh_catalog(manifest, store, spec.label_spec)
     ordered = tuple(rows[row.image_id, row.what] for row in plan)
     return BuildReport(ordered, str(store.workdir), plan.spec.backend, time.perf_counter() - begin)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _reused(plan: BuildPlan, store: CacheStore) -> Iterator[BuildRow]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +15,7 @@ from slidesampler.cache.store import CacheStore
 from slidesampler.cache.task import EntryTask, LabelInputs, compact_shapes
 from slidesampler.cache.work import build_entry
 from slidesampler.errors import CacheError, SlideSamplerError
+from slidesampler.machine import usable_threads
 from slidesampler.manifest import Manifest
 from slidesampler.models import CacheEntry, ImageRecord, LabelSpec
 
@@ -50,7 +50,7 @@ def _task(
     what: Any = entry.kind
     row = PlanRow(record.image_id, record.name, what, "rebuild", "corrupt", record.assets[0].path, entry.folder)
     manifest = entry.source.get("manifest")
-    threads = os.cpu_count() or 1
+    threads = usable_threads()
     # Forced: the damage may be one that only the sums show. An image used in place would be copied,
     # and its sums are looked at anyway.
     forced = not entry.in_place

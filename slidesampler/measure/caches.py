@@ -12,10 +12,10 @@ from pathlib import Path
 from slidesampler.cache.spec import TILES
 from slidesampler.cache.tile_size import best_tile
 from slidesampler.errors import SlideSamplerError
+from slidesampler.machine import memory_bytes, usable_threads
 from slidesampler.manifest import Manifest
 from slidesampler.measure.building import build_variant, why_not_in_place
 from slidesampler.measure.extent import Extent, extent_of, pick_parts
-from slidesampler.measure.machine import memory_bytes, usable_threads
 from slidesampler.measure.options import BenchOptions
 from slidesampler.measure.page_cache import can_drop
 from slidesampler.measure.recommend import recommend

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils.data import Dataset, get_worker_info
 
-from slidesampler.batching import usable_cores
+from slidesampler.machine import usable_threads
 from slidesampler.models import Sample
 from slidesampler.sampling import FixedSource, TargetSource
 from slidesampler.sampling.log import SampleLog
@@ -168,7 +168,7 @@ class WindowDataset(Dataset[Item]):
         if self.threads is not None:
             return self.threads
         worker = get_worker_info()
-        return max(1, usable_cores() // (1 if worker is None else worker.num_workers))
+        return max(1, usable_threads() // (1 if worker is None else worker.num_workers))
 
     def _choose(self, index: int | tuple[int, int]) -> tuple[int, int, Target]:
         if isinstance(index, tuple):

@@ -13,10 +13,10 @@ import tifffile
 
 from slidesampler import Sampler, Window
 from slidesampler.errors import BuildError, CodecError, ReadError, TargetError
+from slidesampler.machine import memory_bytes, usable_threads
 from slidesampler.manifest import Manifest
 from slidesampler.measure import BenchOptions, CacheVariant, choose_variants, measure_caches
 from slidesampler.measure import caches as module
-from slidesampler.measure.machine import memory_bytes, usable_threads
 from slidesampler.measure.page_cache import can_drop
 from slidesampler.measure.scratch import KEPT_PREFIX, SCRATCH_PREFIX, check_room, scratch_folder
 from slidesampler.measure.specimen import Specimen, choose_part, copy_parts
