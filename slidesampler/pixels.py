@@ -77,15 +77,15 @@ def read_pixels(
             outside[view.rows, view.cols] = False
             image[outside] = _constant(padding, image.shape[2], dtype)
         return image
-    if view.at_full_resolution and view.full:
-        return reader.read(view.window, channels=channels, out=out)
+    found = exact_level(reader, view) if view.full else None
+    if found is not None:
+        level, window = found
+        return reader.read(window, level, channels=channels, out=out)
     count = reader.shape[2] if channels is None else len(channels)
     shape = (*view.size, count)
     image = np.empty(shape, reader.dtype) if out is None else out
     level = choose_level([max(item.downsample) for item in reader.levels], min(view.scale))
     exact = _level_window(view, reader.levels[level])
-    if exact is not None and view.full and _contains(reader.levels[level], exact):
-        return reader.read(exact, level, channels=channels, out=image)
     if padding.mode == "constant":
         if not view.full:
             pad_outside(image, padding)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from slidesampler.errors import TargetError
 from slidesampler.models import Annots, Sample
 
-__all__ = ["stack_samples"]
+__all__ = ["check_equal", "stack_samples"]
 
 
 def stack_samples(samples: Sequence[Sample], frames: tuple[int, ...], video_id: int | None) -> Sample:
@@ -34,9 +34,9 @@ def stack_samples(samples: Sequence[Sample], frames: tuple[int, ...], video_id: 
     """
     if not samples:
         raise TargetError(f"video {video_id} has no frames; give its images a video_id, or name 'image_ids'")
-    _check_equal("shapes", [sample.image.shape for sample in samples], "say the window (and 'size')")
-    _check_equal("dtypes", [sample.image.dtype for sample in samples], "say the 'dtype'")
-    _check_equal("windows", [sample.window for sample in samples], "say the 'window' and its 'size'")
+    check_equal("shapes", [sample.image.shape for sample in samples], "say the window (and 'size')")
+    check_equal("dtypes", [sample.image.dtype for sample in samples], "say the 'dtype'")
+    check_equal("windows", [sample.window for sample in samples], "say the 'window' and its 'size'")
     first = samples[0]
     annots = tuple(sample.annots for sample in samples if isinstance(sample.annots, Annots))
     return Sample(
@@ -50,7 +50,8 @@ def stack_samples(samples: Sequence[Sample], frames: tuple[int, ...], video_id: 
     )
 
 
-def _check_equal(what: str, values: Sequence[Any], mend: str) -> None:
+def check_equal(what: str, values: Sequence[Any], mend: str) -> None:
+    """Raise TargetError unless all frames of a sequence have one value; says what differs and what to do."""
     found = sorted({str(value) for value in values})
     if len(found) > 1:
         raise TargetError(f"the frames of a sequence must give equal {what}, got {', '.join(found)}; {mend}")

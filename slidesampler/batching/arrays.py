@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from slidesampler.batching.batch import Batch
 from slidesampler.errors import TargetError
 from slidesampler.geometry import Window
+from slidesampler.sequences import check_equal
 from slidesampler.target import Target
 
 __all__ = ["BatchArrays", "the_same"]
@@ -132,9 +133,7 @@ def _transforms(windows: Sequence[Window], size: tuple[int, int]) -> NDArray[np.
 
 
 def _as_sequence(frames: Sequence[Target], asked: Target) -> Target:
-    windows: list[Window | None] = [frame.window for frame in frames]
-    if any(window != windows[0] for window in windows):
-        raise TargetError(f"the frames of a sequence must give equal windows, got {windows}; say the 'window'")
+    check_equal("windows", [frame.window for frame in frames], "say the 'window'")
     ids = tuple(frame.image_id for frame in frames if frame.image_id is not None)
     return frames[0].with_fields(image_id=None, image_ids=ids, video_id=asked.video_id)
 
