@@ -9,14 +9,17 @@ A forked child starts with an empty pool. The readers that its copy of the pool 
 not closed, not even freed, because freeing runs code of libraries on state that belongs to the parent.
 """
 
+# A lease and its pool are one piece.
+# ruff: noqa: SLF001
+
 from __future__ import annotations
 
 import os
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable
+from contextlib import suppress
 from typing import Any
 
 from slidesampler.readers.base import Reader
@@ -41,6 +44,53 @@ def usual_max_open() -> int:
         # No limit.
         return 256
     return max(1, min(files // 4, 256))
+
+
+class _Shelf:
+    """The readers of one spec. A lease holds on to it: hashing the spec is the dearest part of a lease."""
+
+    __slots__ = ("idle", "open", "spec")
+
+    def __init__(self, spec: Hashable) -> None:
+        self.spec = spec
+        #: Longest unused first.
+        self.idle: list[Reader] = []
+        #: How many are open, idle or on loan; the pool forgets a shelf that has none.
+        self.open = 0
+
+
+class _Lease:
+    """The context of :meth:`ReaderPool.lease`; a generator's would take longer than all that is done in it."""
+
+    __slots__ = ("_pid", "_pool", "_reader", "_shelf", "_spec")
+
+    _pid: int
+    _shelf: _Shelf
+
+    def __init__(self, pool: ReaderPool, spec: Hashable) -> None:
+        self._pool = pool
+        self._spec = spec
+        self._reader: Reader | None = None
+
+    def __enter__(self) -> Reader:
+        if self._reader is not None:
+            raise RuntimeError("this lease is in use; ask the pool for another one")
+        pool = self._pool
+        reader, self._shelf = pool._take(self._spec)
+        self._reader = reader
+        self._pid = pool._pid
+        return reader
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, traceback: object) -> None:
+        reader, pool = self._reader, self._pool
+        self._reader = None
+        # In a child of the process that borrowed it, it is not the child's: the pool has set it aside.
+        if reader is None or self._pid != pool._pid:
+            return
+        if kind is None:
+            pool._give_back(reader, self._shelf)
+        elif self._pid == os.getpid():
+            pool._close(reader, self._shelf)
 
 
 class ReaderPool:
@@ -77,42 +127,25 @@ class ReaderPool:
         _POOLS.add(self)
 
     def _reset(self) -> None:
-        self._lock = threading.Lock()
         self._pid = os.getpid()
-        # Serial number -> reader and its spec, oldest first; and the serial numbers of each spec's readers, of
-        # which there may be several. Specs are hashed as rarely as can be: that is the dearest part of a lease.
-        self._idle: OrderedDict[int, tuple[Reader, Hashable]] = OrderedDict()
-        self._by_spec: dict[Hashable, list[int]] = {}
-        # Held here too: a child has to find the readers that the other threads of its parent had on loan.
-        self._on_loan: dict[int, Reader] = {}
-        self._serial = 0
+        # For opening and closing. Lending takes no lock: each step of it is one operation of a list or a dict,
+        # and a reader belongs to whoever has removed it from the idle ones.
+        self._lock = threading.Lock()
+        self._shelves: dict[Hashable, _Shelf] = {}
+        # By id, longest unused first.
+        self._idle: OrderedDict[int, tuple[Reader, _Shelf]] = OrderedDict()
+        # Those on loan too, by id: a child has to find what other threads of its parent had.
+        self._open: dict[int, Reader] = {}
         self.opened = 0
 
-    @contextmanager
-    def lease(self, spec: Hashable) -> Iterator[Reader]:
+    def lease(self, spec: Hashable) -> _Lease:
         """Lend a reader of ``spec`` for the body of a ``with`` block.
 
         A body that raises gets its reader closed rather than put back, since a failed read may have left it
         in a bad state. A body that forks keeps the reader in the parent; in the child it raises ReadError
         when read.
         """
-        self._check_process()
-        reader = self._take(spec)
-        if reader is None:
-            reader = self._open_reader(spec)
-            with self._lock:
-                self.opened += 1
-                self._on_loan[id(reader)] = reader
-        pid = self._pid
-        try:
-            yield reader
-        except BaseException:
-            if pid == os.getpid():
-                self._strike(spec, reader)
-                reader.close()
-            raise
-        if pid == os.getpid():
-            self._give_back(spec, reader)
+        return _Lease(self, spec)
 
     @property
     def idle(self) -> int:
@@ -124,59 +157,79 @@ class ReaderPool:
     def on_loan(self) -> int:
         """How many readers are on loan."""
         self._check_process()
-        return len(self._on_loan)
+        return len(self._open) - len(self._idle)
 
     def discard(self, spec: Hashable) -> None:
         """Close the idle readers of one spec; those on loan stay with their borrowers."""
         self._check_process()
-        while (reader := self._take(spec)) is not None:
-            self._strike(spec, reader)
-            reader.close()
+        shelf = self._shelves.get(spec)
+        while shelf is not None and (reader := self._claim(shelf)) is not None:
+            self._close(reader, shelf)
 
     def close(self) -> None:
         """Close every idle reader. The pool can still be used: readers are opened again at need."""
         self._check_process()
-        with self._lock:
-            readers = [reader for reader, _ in self._idle.values()]
-            self._idle.clear()
-            self._by_spec.clear()
-        for reader in readers:
-            reader.close()
+        self._close_down_to(0)
 
-    def _take(self, spec: Hashable) -> Reader | None:
-        with self._lock:
-            serials = self._by_spec.get(spec)
-            if not serials:
-                return None
-            # The youngest of its idle readers, whose caches are warmest.
-            reader, _ = self._idle.pop(serials.pop())
-            self._on_loan[id(reader)] = reader
-            return reader
+    def _take(self, spec: Hashable) -> tuple[Reader, _Shelf]:
+        self._check_process()
+        shelf = self._shelves.get(spec)
+        if shelf is not None and (reader := self._claim(shelf)) is not None:
+            return reader, shelf
+        return self._open_new(spec)
 
-    def _give_back(self, spec: Hashable, reader: Reader) -> None:
-        surplus = []
+    def _claim(self, shelf: _Shelf) -> Reader | None:
+        """Take an idle reader off a shelf: the youngest, whose caches are warmest; None where there is none."""
+        while shelf.idle:
+            try:
+                reader = shelf.idle.pop()
+            except IndexError:
+                break
+            # Another thread may be closing it.
+            if self._idle.pop(id(reader), None) is not None:
+                return reader
+        return None
+
+    def _open_new(self, spec: Hashable) -> tuple[Reader, _Shelf]:
+        reader = self._open_reader(spec)
         with self._lock:
-            self._on_loan.pop(id(reader), None)
-            self._serial += 1
-            self._idle[self._serial] = reader, spec
-            self._by_spec.setdefault(spec, []).append(self._serial)
-            while len(self._idle) > self.max_open:
-                serial, (old, old_spec) = self._idle.popitem(last=False)
-                serials = self._by_spec[old_spec]
-                serials.remove(serial)
-                if not serials:
-                    del self._by_spec[old_spec]
-                surplus.append(old)
+            shelf = self._shelves.get(spec)
+            if shelf is None:
+                shelf = self._shelves[spec] = _Shelf(spec)
+            shelf.open += 1
+            self._open[id(reader)] = reader
+            self.opened += 1
+        return reader, shelf
+
+    def _give_back(self, reader: Reader, shelf: _Shelf) -> None:
+        # In this order: one that is on the shelf and not among the idle ones is passed over.
+        self._idle[id(reader)] = reader, shelf
+        shelf.idle.append(reader)
+        if len(self._idle) > self.max_open:
+            self._close_down_to(self.max_open)
+
+    def _close_down_to(self, count: int) -> None:
+        """Close idle readers, longest unused first, until ``count`` are left."""
+        self._check_process()
+        while len(self._idle) > count:
+            try:
+                _, (reader, shelf) = self._idle.popitem(last=False)
+            except KeyError:
+                # Other threads were faster.
+                return
+            with suppress(ValueError):
+                shelf.idle.remove(reader)
+            self._close(reader, shelf)
+
+    def _close(self, reader: Reader, shelf: _Shelf) -> None:
+        """Close a reader that nobody else has or can get."""
+        with self._lock:
+            del self._open[id(reader)]
+            shelf.open -= 1
+            if not shelf.open:
+                del self._shelves[shelf.spec]
         # Outside the lock: closing may take long, and others want to read.
-        for old in surplus:
-            old.close()
-
-    def _strike(self, spec: Hashable, reader: Reader) -> None:
-        """Forget a reader that was on loan and will not come back."""
-        with self._lock:
-            self._on_loan.pop(id(reader), None)
-            if not self._by_spec.get(spec):
-                self._by_spec.pop(spec, None)
+        reader.close()
 
     def _check_process(self) -> None:
         # The hook below has done this already wherever Python knows of the fork; a library that forks by itself
@@ -186,7 +239,7 @@ class ReaderPool:
 
     def _abandon(self) -> None:
         # Without the lock: another thread of the parent may have held it when it forked.
-        _INHERITED.append((self._idle, self._on_loan))
+        _INHERITED.append(self._open)
         self._reset()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -201,7 +254,7 @@ class ReaderPool:
 
 def _abandon_all() -> None:
     for pool in list(_POOLS):
-        pool._abandon()  # noqa: SLF001 - the hook of the same module
+        pool._abandon()
 
 
 if hasattr(os, "register_at_fork"):

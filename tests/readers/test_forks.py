@@ -193,7 +193,7 @@ def test_readers_on_loan_to_other_threads_are_kept_in_the_child(specs):
     def child():
         from slidesampler.readers import pool as module
 
-        kept = [reader for idle, lent in module._INHERITED for reader in lent.values()]
+        kept = [reader for inherited in module._INHERITED for reader in inherited.values()]
         assert [reader.name for reader in kept] == [spec.path]
         assert pool.on_loan == 0
 

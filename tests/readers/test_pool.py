@@ -85,12 +85,33 @@ def test_the_longest_unused_is_closed():
     assert pool.opened == opened + 1
 
 
+def test_a_lease_in_use_cannot_be_entered_again():
+    """Or its reader would be given back twice, and lent to two."""
+    pool = ReaderPool(Probe)
+    lease = pool.lease("a")
+    with lease, pytest.raises(RuntimeError, match="in use"), lease:
+        pass
+    assert (pool.idle, pool.on_loan) == (1, 0)
+    with lease:
+        assert (pool.idle, pool.on_loan) == (0, 1)
+
+
+def test_a_reader_that_is_being_closed_is_not_lent():
+    """As if a thread were stopped in the middle: it is on the shelf still, and among the idle no more."""
+    pool = ReaderPool(Probe)
+    use(pool, "a")
+    (key,) = pool._idle
+    closing, _ = pool._idle.pop(key)
+    with pool.lease("a") as other:
+        assert other is not closing
+
+
 def test_a_body_that_raises_closes_its_reader():
     pool = ReaderPool(Probe)
     with pytest.raises(RuntimeError, match="body"), pool.lease("a"):
         raise RuntimeError("body")
     assert (pool.idle, pool.on_loan, Probe.alive) == (0, 0, 0)
-    assert not pool._by_spec
+    assert not pool._shelves
 
 
 def test_an_open_that_raises_leaves_nothing():
@@ -178,7 +199,8 @@ def test_threads_never_share_a_reader():
     assert Probe.alive == pool.idle
     # One a thread, and the idle ones, and at most one a thread that is being closed.
     assert Probe.most_alive <= 3 + 2 * 8
-    assert sum(map(len, pool._by_spec.values())) == pool.idle
+    assert sum(len(shelf.idle) for shelf in pool._shelves.values()) == pool.idle
+    assert sum(shelf.open for shelf in pool._shelves.values()) == pool.idle
 
 
 @pytest.mark.parametrize("kind", ["cog", "gdal", "openslide"])
