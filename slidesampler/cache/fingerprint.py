@@ -1,10 +1,10 @@
 """What is recorded of a source, and whether the source is still the same.
 
-Size and modification time are compared at every opening, and a hash of sampled blocks once per process: the
-first block, the last one and a few spread between them (the whole file where it is small). That finds an edit
-that kept size and time, unless it lies wholly between the blocks; ``full_hash`` closes that gap: the hash of
-the whole file is compared whenever the inode's change time differs (nobody can set that one), and by every
-audit.
+Size and modification time are compared at every opening. Where the inode's change time differs too, which
+nobody can set, or was so recent that a later change may not show in it, so is a hash of sampled blocks, once
+per process: the first block, the last one and a few spread between them (the whole file where it is small).
+That finds an edit that kept size and time, unless it lies wholly between the blocks; ``full_hash`` closes that
+gap: the hash of the whole file is compared as well. Every audit compares all hashes there are.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import time
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -47,6 +48,10 @@ SAMPLE_BYTES = 1 << 16
 SAMPLE_BLOCKS = 16
 SAMPLE_BLOCKS_TOTAL = 64
 READ_BYTES = 1 << 22
+#: File systems keep times to two seconds at worst: a change so soon after another may not show in them.
+RECENT_NS = 3_000_000_000
+#: Elsewhere it is the time of creation.
+HAS_CHANGE_TIME = os.name == "posix"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +70,8 @@ class FileStamp:
         None where they cannot be known.
     sampled, full : str or None
         Hash of sampled blocks, and of the whole file or array where it was asked for.
+    seen_ns : int or None
+        When it was looked at; not compared.
     """
 
     name: str
@@ -75,6 +82,7 @@ class FileStamp:
     ctime_ns: int | None = None
     sampled: str | None = None
     full: str | None = None
+    seen_ns: int | None = field(default=None, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the stamp as JSON-ready values."""
@@ -83,15 +91,39 @@ class FileStamp:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> FileStamp:
         """Return the stamp that :meth:`to_dict` gave; ``ValueError`` for anything else."""
-        kinds: dict[str, tuple[type, ...]] = {"name": (str,), "main": (bool,), "path": (str,)}
-        numbers, texts = (int, type(None)), (str, type(None))
-        for field in fields(cls):
-            number = field.name.endswith(("_bytes", "_ns"))
-            expected = kinds.get(field.name, numbers if number else texts)
-            value = values.get(field.name) if isinstance(values, Mapping) else None
-            if not isinstance(value, expected) or (number and isinstance(value, bool)):
-                raise ValueError(f"{field.name} of a recorded file is {value!r}")
-        return cls(**{field.name: values[field.name] for field in fields(cls)})
+        if not isinstance(values, Mapping):
+            raise ValueError(f"a recorded file is {values!r}")
+        # Records of before do not say when.
+        found: dict[str, Any] = {"seen_ns": None, **values}
+        for name, kinds in _STAMP_KINDS.items():
+            if type(found[name]) not in kinds:
+                raise ValueError(f"{name} of a recorded file is {found[name]!r}")
+        return cls(**{name: found[name] for name in _STAMP_KINDS})
+
+    def surely_is(self, now: FileStamp) -> bool:
+        """Whether nobody can have written to the file since this was recorded."""
+        return (
+            HAS_CHANGE_TIME
+            and self.ctime_ns is not None
+            and self.ctime_ns == now.ctime_ns
+            and self.seen_ns is not None
+            and self.seen_ns - self.ctime_ns > RECENT_NS
+        )
+
+
+_WHOLE, _TEXT = (int, type(None)), (str, type(None))
+#: Types of the fields as JSON has them.
+_STAMP_KINDS: dict[str, tuple[type, ...]] = {
+    "name": (str,),
+    "main": (bool,),
+    "path": (str,),
+    "size_bytes": _WHOLE,
+    "mtime_ns": _WHOLE,
+    "ctime_ns": _WHOLE,
+    "sampled": _TEXT,
+    "full": _TEXT,
+    "seen_ns": _WHOLE,
+}
 
 
 class SourceState(NamedTuple):
@@ -155,7 +187,8 @@ def _stamp(name: str, path: Path, *, main: bool) -> FileStamp:
         stat = path.stat()
     except OSError:
         return FileStamp(name, main)
-    return FileStamp(name, main, str(path), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+    times = stat.st_mtime_ns, stat.st_ctime_ns
+    return FileStamp(name, main, str(path), stat.st_size, *times, seen_ns=time.time_ns())
 
 
 def compare_stamps(recorded: Iterable[FileStamp], current: Iterable[FileStamp]) -> SourceState:
@@ -219,20 +252,20 @@ def compare_hashes(
     recorded, current : iterable of FileStamp
         Of a source whose stamps have just been found to be the same, as far as its files are there.
     full : bool
-        Also hash whole files, where that was recorded; without it they are hashed only where the inode's change
-        time differs.
+        Compare every hash that was recorded, also of files that cannot have been written to since.
 
     Notes
     -----
     Files that this process may look at but not read are as good as gone: they cannot be compared.
     """
-    present = {stamp.name for stamp in current if stamp.path}
+    present = {stamp.name: stamp for stamp in current if stamp.path}
     changed, unread = [], []
     for stamp in recorded:
-        if not stamp.path or stamp.name not in present:
+        now = present.get(stamp.name)
+        if not stamp.path or now is None or (stamp.surely_is(now) and not full):
             continue
         try:
-            if _hashes_differ(stamp, full):
+            if _hashes_differ(stamp, full or stamp.ctime_ns != now.ctime_ns):
                 changed.append(stamp.name)
         except OSError as error:
             unread.append(f"{stamp.name} cannot be read ({error.strerror})")
@@ -246,9 +279,7 @@ def compare_hashes(
 def _hashes_differ(stamp: FileStamp, full: bool) -> bool:
     if stamp.sampled is not None and sampled_digest(Path(stamp.path), _blocks_of(stamp)) != stamp.sampled:
         return True
-    if stamp.full is None or not (full or Path(stamp.path).stat().st_ctime_ns != stamp.ctime_ns):
-        return False
-    return hash_file(Path(stamp.path)) != stamp.full
+    return full and stamp.full is not None and hash_file(Path(stamp.path)) != stamp.full
 
 
 def with_hashes(stamps: Sequence[FileStamp], *, full: bool = False) -> tuple[FileStamp, ...]:

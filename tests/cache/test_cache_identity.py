@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from slidesampler.cache import BuildSpec
+from slidesampler.cache import BuildSpec, fingerprint
 from slidesampler.cache.companions import companion_files, local_file
 from slidesampler.cache.fingerprint import (
     FileStamp,
@@ -158,6 +158,50 @@ def test_edits_that_keep_size_and_time(tmp_path, edit_in_secret, place, sampled_
     # Between the blocks only the hash of the whole file finds it.
     assert compare_hashes(sampled, now).status == ("changed" if sampled_sees_it else "same")
     assert compare_hashes(full, now).status == "changed"
+
+
+@pytest.mark.parametrize(
+    ("age_s", "touched", "full", "hashed"),
+    [(10, False, False, 0), (1, False, False, 1), (10, True, False, 1), (10, False, True, 1)],
+    ids=["as it was", "young when recorded", "touched since", "audit"],
+)
+def test_content_is_compared_where_somebody_may_have_written(
+    tmp_path, monkeypatch, age_s, touched, full, hashed
+):
+    path = tmp_path / "file"
+    path.write_bytes(b"data")
+    [stamp] = with_hashes(stamp_sources([Asset(str(path))]))
+    stamp = replace(stamp, seen_ns=stamp.ctime_ns + age_s * 10**9)
+    if touched:
+        while path.stat().st_ctime_ns == stamp.ctime_ns:
+            path.chmod(0o600)
+    calls = []
+    real = fingerprint.sampled_digest
+    monkeypatch.setattr(fingerprint, "sampled_digest", lambda *args: calls.append(args) or real(*args))
+    assert compare_hashes([stamp], stamp_sources([Asset(str(path))]), full=full).status == "same"
+    assert len(calls) == hashed
+
+
+def test_an_edit_in_secret_of_a_file_that_was_old_when_recorded(tmp_path, edit_in_secret):
+    path = tmp_path / "file"
+    path.write_bytes(b"data")
+    [stamp] = with_hashes(stamp_sources([Asset(str(path))]))
+    stamp = replace(stamp, seen_ns=stamp.ctime_ns + 10**10)
+    while path.stat().st_ctime_ns == stamp.ctime_ns:
+        edit_in_secret(path, lambda data: data.__setitem__(0, 0))
+    now = stamp_sources([Asset(str(path))])
+    assert compare_stamps([stamp], now).status == "same"
+    assert compare_hashes([stamp], now).status == "changed"
+
+
+def test_records_of_before_times_were_taken_are_read_and_not_trusted():
+    values = FileStamp("/d/a.tif", True, "/d/a.tif", 5, 6, 7, "16-blake2b:00", seen_ns=10**10).to_dict()
+    assert FileStamp.from_dict(values).surely_is(FileStamp("/d/a.tif", ctime_ns=7))
+    del values["seen_ns"]
+    assert not FileStamp.from_dict(values).surely_is(FileStamp("/d/a.tif", ctime_ns=7))
+    del values["size_bytes"]
+    with pytest.raises(KeyError):
+        FileStamp.from_dict(values)
 
 
 def test_a_file_that_cannot_be_read_is_as_good_as_gone(tmp_path):
