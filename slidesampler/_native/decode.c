@@ -2,6 +2,8 @@
 #define _FILE_OFFSET_BITS 64
 #include "decode.h"
 
+#include "excerpt.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
@@ -39,8 +41,8 @@ typedef struct {
 } JpegError;
 
 struct Decoder {
-    uint8_t *raw, *tile, *line;
-    size_t raw_size, tile_size, line_size;
+    uint8_t *raw, *tile, *line, *excerpt;
+    size_t raw_size, tile_size, line_size, excerpt_size;
     ZSTD_DCtx *zstd;
     struct libdeflate_decompressor *deflate;
     struct jpeg_decompress_struct jpeg;
@@ -89,10 +91,12 @@ static void jpeg_scans(j_common_ptr info)
     longjmp(error->escape, 1);
 }
 
-/* Decodes an area of a JPEG tile into the tile buffer; behind the data there must be room for JPEG_PADDING. */
-static int decode_jpeg(Decoder *decoder, const Level *level, uint8_t *data, size_t size, Area area)
+/* Decodes an area of a stream that shows a part of a JPEG tile, into the tile buffer; behind the data there must be room
+ * for JPEG_PADDING. */
+static int decode_stream(Decoder *decoder, const Level *level, uint8_t *data, size_t size, Area shown, Area area)
 {
     struct jpeg_decompress_struct *jpeg = &decoder->jpeg;
+    const Area whole = {0, shown.y1 - shown.y0, 0, shown.x1 - shown.x0};
     /* From scratch for every tile, which takes a microsecond: tables of another one would stand in for those that
      * are missing here, and what comes out would depend on which was decoded before. */
     memset(jpeg, 0, sizeof *jpeg);
@@ -120,7 +124,7 @@ static int decode_jpeg(Decoder *decoder, const Level *level, uint8_t *data, size
         memcpy(data + size + done, data + size, done < JPEG_PADDING - done ? done : JPEG_PADDING - done);
     jpeg_mem_src(jpeg, data, (unsigned long)(size + JPEG_PADDING));
     jpeg_read_header(jpeg, TRUE);
-    if (jpeg->image_width != level->tile_width || jpeg->image_height != level->tile_height ||
+    if (jpeg->image_width != whole.x1 || jpeg->image_height != whole.y1 ||
         jpeg->num_components != level->samples || jpeg->data_precision != 8) {
         snprintf(decoder->jpeg_error.message, JMSG_LENGTH_MAX, "a JPEG of %u x %u pixels and %d components",
                  jpeg->image_height, jpeg->image_width, jpeg->num_components);
@@ -139,31 +143,46 @@ static int decode_jpeg(Decoder *decoder, const Level *level, uint8_t *data, size
         if (jpeg->src->bytes_in_buffer < JPEG_PADDING) ERREXIT(jpeg, JERR_INPUT_EOF);
         jpeg->src->bytes_in_buffer -= JPEG_PADDING;
     }
+    area = (Area){area.y0 - shown.y0, area.y1 - shown.y0, area.x0 - shown.x0, area.x1 - shown.x0};
     /* What scans have left open is smoothed over several blocks: a part would not be what the whole tile is. */
-    if (jpeg->progressive_mode) area = (Area){0, level->tile_height, 0, level->tile_width};
+    if (jpeg->progressive_mode) area = whole;
     jpeg_start_decompress(jpeg);
-    const int64_t row_bytes = level->tile_width * level->samples;
-    JDIMENSION first = 0, width = (JDIMENSION)level->tile_width;
-    if (area.x0 > 0 || area.x1 < level->tile_width) {
+    JDIMENSION first = 0, width = (JDIMENSION)whole.x1;
+    if (area.x0 > 0 || area.x1 < whole.x1) {
         /* A sample of chroma more on either side: at an edge it is not smoothed with its neighbour, and would not be
          * what decoding the whole tile gives. */
         const int64_t edge = jpeg->max_h_samp_factor;
         const int64_t from = area.x0 > edge ? area.x0 - edge : 0;
-        const int64_t to = area.x1 + edge < level->tile_width ? area.x1 + edge : level->tile_width;
+        const int64_t to = area.x1 + edge < whole.x1 ? area.x1 + edge : whole.x1;
         first = (JDIMENSION)from;
         width = (JDIMENSION)(to - from);
         jpeg_crop_scanline(jpeg, &first, &width);
     }
     if (area.y0 > 0) jpeg_skip_scanlines(jpeg, (JDIMENSION)area.y0);
+    const int64_t row_bytes = level->tile_width * level->samples;
+    uint8_t *corner = decoder->tile + shown.y0 * row_bytes + (shown.x0 + (int64_t)first) * level->samples;
     while (jpeg->output_scanline < (JDIMENSION)area.y1) {
         JSAMPROW rows[8];
         int count = 0;
         for (int64_t y = jpeg->output_scanline; y < area.y1 && count < 8; y++, count++)
-            rows[count] = decoder->tile + y * row_bytes + (int64_t)first * level->samples;
+            rows[count] = corner + y * row_bytes;
         jpeg_read_scanlines(jpeg, rows, (JDIMENSION)count);
     }
     jpeg_destroy_decompress(jpeg);
     return 0;
+}
+
+/* Decodes an area of the JPEG tile that was read, or of as much of it as the area needs. */
+static int decode_jpeg(Decoder *decoder, const Level *level, size_t size, Area area)
+{
+    const Area whole = {0, level->tile_height, 0, level->tile_width};
+    Area shown;
+    if (area.y0 > 0 || area.x0 > 0 || area.x1 < whole.x1) {
+        if (reserve(decoder, &decoder->excerpt, &decoder->excerpt_size, size + JPEG_PADDING)) return -1;
+        const size_t excerpt = excerpt_jpeg(decoder->raw, size, whole.y1, whole.x1, area, decoder->excerpt, &shown);
+        if (excerpt > 0) return decode_stream(decoder, level, decoder->excerpt, excerpt, shown, area);
+    }
+    return decode_stream(decoder, level, decoder->raw, size, whole, area);
 }
 
 /* LZW as TIFF has it: codes of 9 to 12 bits, most significant bit first, one code early. The string of a code is
@@ -457,7 +476,7 @@ int decode_tile(Decoder *decoder, const Level *level, int64_t tile, Area area, P
         (reserve(decoder, &decoder->raw, &decoder->raw_size, (size_t)count + JPEG_PADDING) ||
          read_at(decoder, level, decoder->raw, (size_t)count, offset)))
         return -1;
-    if (level->codec == CODEC_JPEG) return decode_jpeg(decoder, level, decoder->raw, (size_t)count, area);
+    if (level->codec == CODEC_JPEG) return decode_jpeg(decoder, level, (size_t)count, area);
     if (level->packed) {
         if (reserve(decoder, &decoder->line, &decoder->line_size, (size_t)(packed_bytes * level->tile_height)) ||
             unpack_tile(decoder, level, decoder->line, packed_bytes, offset, count, area))
@@ -493,6 +512,7 @@ void close_decoder(Decoder *decoder)
     free(decoder->raw);
     free(decoder->tile);
     free(decoder->line);
+    free(decoder->excerpt);
     free(decoder);
 }
 

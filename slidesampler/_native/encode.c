@@ -28,6 +28,7 @@ enum codec { CODEC_NONE, CODEC_DEFLATE, CODEC_ZSTD, CODEC_JPEG };
 /* GDAL's leader and trailer of a tile: its size before it, its last four bytes again after it. */
 #define LEADER 4
 #define TRAILER 4
+#define RESTART_PIXELS 64
 
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
@@ -113,6 +114,17 @@ static void start_jpeg(Encoder *encoder, int samples, int quality)
     jpeg->write_Adobe_marker = FALSE;
 }
 
+/* So many MCUs between restart markers: those of 64 pixels, or of the next part of a row of the tile that is no less. The
+ * compiled reader then parses what is near a window and no more (excerpt.c); each marker costs five bytes. */
+static unsigned int restart_interval(const struct jpeg_compress_struct *jpeg, int64_t tile_width)
+{
+    const int64_t block = jpeg->num_components == 1 ? 8 : 8 * (int64_t)jpeg->comp_info[0].h_samp_factor;
+    const int64_t across = (tile_width + block - 1) / block;
+    int64_t interval = least(RESTART_PIXELS / block, across);
+    while (across % interval) interval++;
+    return (unsigned int)interval;
+}
+
 static int compress_jpeg(Encoder *encoder, const Job *job, const uint8_t *first, int64_t row_bytes, size_t *size)
 {
     struct jpeg_compress_struct *jpeg = &encoder->jpeg;
@@ -128,6 +140,7 @@ static int compress_jpeg(Encoder *encoder, const Job *job, const uint8_t *first,
     jpeg_mem_dest(jpeg, &out, &out_size);
     jpeg->image_width = (JDIMENSION)job->tile_width;
     jpeg->image_height = (JDIMENSION)job->tile_height;
+    jpeg->restart_interval = restart_interval(jpeg, job->tile_width);
     jpeg_suppress_tables(jpeg, TRUE);
     jpeg_start_compress(jpeg, FALSE);
     while (jpeg->next_scanline < jpeg->image_height) {

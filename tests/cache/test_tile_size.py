@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 
 from slidesampler.cache.spec import TILES, BuildSpec
 from slidesampler.cache.tile_size import (
+    JPEG_FETCHED,
     JPEG_PARSING,
     TILE_OVERHEAD_PX,
     best_tile,
@@ -25,7 +27,7 @@ def counted(window: tuple[int, int], tile: int, codec: str) -> float:
     """Mean cost over all places of a window in the grid of tiles, tile by tile."""
     total = 0.0
     spans = [[(start, tiles_of(start, length, tile)) for start in range(tile)] for length in window]
-    for (y, rows), (_, columns) in itertools.product(*spans):
+    for (y, rows), (x, columns) in itertools.product(*spans):
         parsed = sum(
             # From the top of a tile to the last row of the window in it, over its whole width.
             min((row + 1) * tile, y + window[0]) - row * tile
@@ -34,8 +36,15 @@ def counted(window: tuple[int, int], tile: int, codec: str) -> float:
         pixels = {
             "zstd": parsed,
             "deflate": len(rows) * len(columns) * tile**2,
-            "jpeg": JPEG_PARSING * parsed + (1 - JPEG_PARSING) * window[0] * window[1],
+            "jpeg": JPEG_FETCHED * len(rows) * len(columns) * tile**2 + (1 - JPEG_PARSING) * math.prod(window),
         }[codec]
+        if codec == "jpeg":
+            # Intervals lie in one tile each.
+            intervals = [
+                {p // side for p in range(at, at + n)}
+                for at, n, side in zip((y, x), window, (16, 64), strict=True)
+            ]
+            total += JPEG_PARSING * len(intervals[0]) * 16 * len(intervals[1]) * 64
         total += pixels + TILE_OVERHEAD_PX * len(rows) * len(columns)
     return total / tile**2
 
@@ -48,7 +57,7 @@ def test_tiles_touched(length: int, tile: int) -> None:
 
 
 @pytest.mark.parametrize("codec", ["zstd", "deflate", "jpeg"])
-@pytest.mark.parametrize(("window", "tile"), [((1, 1), 16), ((20, 7), 16), ((16, 48), 16), ((33, 12), 24)])
+@pytest.mark.parametrize(("window", "tile"), [((1, 1), 64), ((20, 7), 64), ((16, 48), 64), ((33, 12), 128)])
 def test_cost_of_a_window(window: tuple[int, int], tile: int, codec: str) -> None:
     assert expected_cost(window, tile, codec=codec) == pytest.approx(counted(window, tile, codec))
 

@@ -98,6 +98,24 @@ def test_a_jpeg_tile_and_the_shared_tables_are_a_jpeg(tmp_path, channels, qualit
     assert np.abs(found - want).max() <= 2
 
 
+@pytest.mark.parametrize(
+    ("channels", "width", "pixels_apart"),
+    [(3, 16, 16), (3, 48, 48), (3, 64, 64), (3, 80, 80), (3, 96, 96), (3, 112, 112), (3, 192, 64), (3, 240, 80),
+     (3, 256, 64), (3, 512, 64), (1, 8, 8), (1, 72, 72), (1, 128, 64), (1, 256, 64)],
+)  # fmt: skip
+def test_restart_markers_cut_rows_into_equal_parts(tmp_path, channels, width, pixels_apart):
+    """At least 64 pixels, where a row has as many; so many markers that each part has one but the last."""
+    pixels = np.random.default_rng(3).integers(0, 256, (32, width, channels), np.uint8)
+    data, sizes, _ = write(tmp_path / "a", pixels, (32, width), JPEG, 50)
+    (tile,) = cut(data, sizes)
+    block = 16 if channels == 3 else 8
+    at = tile.index(b"\xff\xdd\x00\x04")
+    assert int.from_bytes(tile[at + 4 : at + 6], "big") == pixels_apart // block
+    bits = tile[tile.index(b"\xff\xda") + 2 :]
+    codes = [bits[i + 1] for i in range(len(bits) - 1) if bits[i] == 0xFF and 0xD0 <= bits[i + 1] <= 0xD7]
+    assert codes == [0xD0 + k % 8 for k in range(32 // block * (width // pixels_apart) - 1)]
+
+
 def test_tiles_of_nothing_but_zero_are_left_out_on_request(tmp_path):
     pixels = np.zeros((64, 64, 1), np.uint16)
     pixels[63, 31] = 256

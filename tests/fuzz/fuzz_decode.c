@@ -7,6 +7,7 @@
 
 /* All of it, to reach the buffers. */
 #include "../../slidesampler/_native/decode.c"
+#include "../../slidesampler/_native/excerpt.c"
 
 #define REQUIRE(condition, text)                                                                               \
     do {                                                                                                       \
@@ -48,6 +49,7 @@ static void paint(Decoder *decoder, int value)
     if (decoder->raw) memset(decoder->raw, value, decoder->raw_size);
     if (decoder->tile) memset(decoder->tile, value, decoder->tile_size);
     if (decoder->line) memset(decoder->line, value, decoder->line_size);
+    if (decoder->excerpt) memset(decoder->excerpt, value, decoder->excerpt_size);
 }
 
 static void check(const Input *input)

@@ -137,8 +137,11 @@ def jpegs() -> Iterator[FuzzInput]:
         {"subsampling": "4:2:2"},
         {"subsampling": "4:1:1"},
         {"quality": 30, "restart_marker_blocks": 1},
+        {"restart_marker_blocks": 1, "subsampling": 0},
+        {"restart_marker_blocks": 3, "subsampling": 0},
+        {"restart_marker_rows": 1, "subsampling": "4:2:2"},
     ):
-        for area in AREAS[:2]:
+        for area in AREAS if "restart" in "".join(options) else AREAS[:2]:
             yield FuzzInput(JPEG, 1, 3, 1, YCBCR, (TILE, TILE), area, b"", b"", by_pillow(image, **options))
     inks = np.dstack([image, image[..., :1]])
     yield FuzzInput(JPEG, 1, 4, 1, 0, (TILE, TILE), AREAS[1], b"", b"", by_pillow(inks, mode="CMYK"))

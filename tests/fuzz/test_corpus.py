@@ -167,7 +167,7 @@ def seeds(tmp_path_factory):
     "sources",
     [
         (HERE / "fuzz_decode.c",),
-        (HERE / "fuzz_threads.c", NATIVE / "batch.c", NATIVE / "decode.c"),
+        (HERE / "fuzz_threads.c", NATIVE / "batch.c", NATIVE / "decode.c", NATIVE / "excerpt.c"),
     ],
     ids=["tile by tile", "in batches, on many threads"],
 )
