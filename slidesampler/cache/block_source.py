@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -15,7 +14,7 @@ from slidesampler.errors import UnsupportedSourceError
 from slidesampler.geometry import Window
 from slidesampler.readers.base import NativeReader, Reader
 from slidesampler.readers.tile_read import TileJob, read_jobs
-from slidesampler.readers.tile_survey import survey_tiles
+from slidesampler.readers.tile_survey import open_tiled
 from slidesampler.readers.tiled import TiledReader
 
 __all__ = ["BlockSource", "source_block"]
@@ -52,8 +51,9 @@ class BlockSource:
         self._reader, self._threads = reader, threads
         self._tiled: TiledReader | None = None
         self.block_shape = source_block(reader)
-        if (found := _open_tiled(reader)) is not None:
-            self._tiled, self.block_shape = found
+        with suppress(UnsupportedSourceError):
+            self._tiled = open_tiled(reader)
+            self.block_shape = self._tiled.block_shape
         by_tiles = self._tiled or reader
         self._pixels = self._valid = None
         if isinstance(by_tiles, NativeReader):
@@ -139,13 +139,3 @@ class BlockSource:
         if read_jobs(jobs, self._threads) is not None:
             return None
         return (None if valid is None else valid[..., 0] != 0,)
-
-
-def _open_tiled(reader: Reader) -> tuple[TiledReader, tuple[int, int]] | None:
-    """Open a file again, by its tiles, where that reads what its reader does; and return a tile's size."""
-    if not os.path.isfile(reader.name):  # noqa: PTH113 -- names of readers are no paths
-        return None
-    with suppress(UnsupportedSourceError):
-        table = survey_tiles(reader, reader.name, "auto", owned=False)
-        return TiledReader(reader.name, table), (table.image[0].tile_height, table.image[0].tile_width)
-    return None

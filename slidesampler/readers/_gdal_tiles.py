@@ -10,8 +10,8 @@ from slidesampler.readers.tile_survey import TileFacts
 __all__ = ["tile_facts"]
 
 
-def tile_facts(source: LevelDatasets, name: str) -> TileFacts:
-    """Return which samples of a TIFF are its channels, and what says which pixels are valid.
+def tile_facts(source: LevelDatasets, name: str, *, valid: bool = True) -> TileFacts:
+    """Return which samples of a TIFF are its channels and, if ``valid``, what says which pixels are valid.
 
     Raises
     ------
@@ -28,16 +28,20 @@ def tile_facts(source: LevelDatasets, name: str) -> TileFacts:
     if first.GetMetadataItem("PIXELTYPE", "IMAGE_STRUCTURE") is not None:
         raise UnsupportedSourceError(f"{name}: it holds signed bytes")
     nodata = first.GetNoDataValue()
-    facts = TileFacts(tuple(band - 1 for band in bands), empty=0.0 if nodata is None else float(nodata))
-    valid = ValidMask(source, name)
-    if not valid.present:
+    facts = TileFacts(
+        tuple(band - 1 for band in bands),
+        source.base.RasterCount,
+        empty=0.0 if nodata is None else float(nodata),
+    )
+    mask = ValidMask(source, name)
+    if not (valid and mask.present):
         return facts
-    if valid.only_nodata is not None:
-        return facts._replace(valid="nodata", valid_value=valid.only_nodata)
-    if valid.only_band is None:
+    if mask.only_nodata is not None:
+        return facts._replace(valid="nodata", valid_value=mask.only_nodata)
+    if mask.only_band is None:
         raise UnsupportedSourceError(
             f"{name}: what is valid follows from floats, or from several things at once"
         )
-    if valid.only_band == 0:
+    if mask.only_band == 0:
         return facts._replace(valid="masks")
-    return facts._replace(valid="sample", valid_value=valid.only_band - 1)
+    return facts._replace(valid="sample", valid_value=mask.only_band - 1)

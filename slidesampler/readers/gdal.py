@@ -65,6 +65,8 @@ class GdalReader:
         A file or any name GDAL understands (``/vsi...``, ``GTIFF_DIR:2:pages.tif``).
     raw : bool
         Whether the values come as stored: for label rasters, whose values are not shades.
+    drivers : tuple of str
+        GDAL's formats that may open it; all where empty.
     channels : tuple of str
         Names of the channels, where the caller knows better than the file.
     mpp : (float, float), optional
@@ -87,13 +89,15 @@ class GdalReader:
         path: str,
         *,
         raw: bool = False,
+        drivers: tuple[str, ...] = (),
         channels: tuple[str, ...] = (),
         mpp: tuple[float, float] | None = None,
     ) -> None:
         self.name = path
         self._pid = os.getpid()
         self._closed = False
-        source = LevelDatasets(path)
+        self._drivers = drivers
+        source = LevelDatasets(path, drivers)
         self._source: LevelDatasets | None = source
         _refuse_container(path, source.base)
         header = _header(path) if source.driver in _ORIENTED else HeaderFacts()
@@ -144,7 +148,7 @@ class GdalReader:
         check_process(self.name, self._pid)
         if self._source is None:
             # Opened again after a failed read.
-            self._source = LevelDatasets(self.name, (), self._orientation)
+            self._source = LevelDatasets(self.name, self._drivers, self._orientation)
             self._valid = ValidMask(self._source, self.name)
         return self._source
 
@@ -218,8 +222,13 @@ class GdalReader:
             valid &= self._transparent[index[..., 0]]
         return valid
 
-    def tile_facts(self) -> TileFacts:
+    def tile_facts(self, *, valid: bool = True) -> TileFacts:
         """Return what must be known besides its directories to read the file tile by tile.
+
+        Parameters
+        ----------
+        valid : bool
+            Whether that is to include which pixels are valid; all where not.
 
         Raises
         ------
@@ -231,7 +240,7 @@ class GdalReader:
             raise UnsupportedSourceError(
                 f"{self.name}: its pixels are presented: palette, depth or orientation"
             )
-        return tile_facts(source, self.name)
+        return tile_facts(source, self.name, valid=valid)
 
     def _drop(self) -> None:
         if self._source is not None:

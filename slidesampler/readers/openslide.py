@@ -186,7 +186,7 @@ class OpenSlideReader:
         vendor = self._open().properties.get(openslide.PROPERTY_NAME_VENDOR)
         if vendor != "aperio":
             raise UnsupportedSourceError(f"{self.name}: slides of the vendor {vendor!r} are put together")
-        return TileFacts((0, 1, 2), empty=None, unmarked=True)
+        return TileFacts((0, 1, 2), 3, empty=None, unmarked=True)
 
     def _paint(self, window: Window, level: int) -> NDArray[np.uint8]:
         downsample = self._downsamples[level]

@@ -12,8 +12,9 @@ from slidesampler.errors import ReadError, UnsupportedSourceError
 from slidesampler.readers.base import Reader
 from slidesampler.readers.tile_index import TileIndex, TileLayout
 from slidesampler.readers.tile_table import TiffStamp, TileTable, Valid
+from slidesampler.readers.tiled import TiledReader
 
-__all__ = ["TileFacts", "TiledSource", "survey_tiles"]
+__all__ = ["TileFacts", "TiledSource", "open_tiled", "survey_tiles"]
 
 
 class TileFacts(NamedTuple):
@@ -21,6 +22,8 @@ class TileFacts(NamedTuple):
 
     #: Which samples are the channels.
     samples: tuple[int, ...]
+    #: How many samples a pixel has, alpha included.
+    stored: int
     #: Which pixels are valid; see :class:`.tile_table.TileTable`.
     valid: Valid = "all"
     valid_value: int = 0
@@ -39,7 +42,29 @@ class TiledSource(Protocol):
         ...
 
 
-def survey_tiles(reader: Reader, path: str, kind: str, *, owned: bool) -> TileTable:
+def open_tiled(reader: Reader, facts: TileFacts | None = None) -> TiledReader:
+    """Open the file of a reader again, by its tiles: the same pixels, without the reader.
+
+    Parameters
+    ----------
+    reader : Reader
+        Has the file open under its name.
+    facts : TileFacts, optional
+        As the reader gives them where None.
+
+    Raises
+    ------
+    UnsupportedSourceError
+        As :func:`survey_tiles` does; also where the reader's name is no local file.
+    """
+    if not os.path.isfile(reader.name):  # noqa: PTH113 -- names of readers are no paths
+        raise UnsupportedSourceError(f"{reader.name}: it is no local file")
+    return TiledReader(reader.name, survey_tiles(reader, reader.name, "auto", owned=False, facts=facts))
+
+
+def survey_tiles(
+    reader: Reader, path: str, kind: str, *, owned: bool, facts: TileFacts | None = None
+) -> TileTable:
     """Return the table of tiles of a file, with which :class:`.tiled.TiledReader` reads what ``reader`` does.
 
     Parameters
@@ -52,6 +77,8 @@ def survey_tiles(reader: Reader, path: str, kind: str, *, owned: bool) -> TileTa
         How it is opened where the compiled reader is not there; see :class:`.spec.ReaderSpec`.
     owned : bool
         Whether it is a file of the cache.
+    facts : TileFacts, optional
+        As the reader gives them where None.
 
     Raises
     ------
@@ -60,9 +87,10 @@ def survey_tiles(reader: Reader, path: str, kind: str, *, owned: bool) -> TileTa
     """
     if _native.tiles is None:
         raise UnsupportedSourceError(f"{path}: the compiled reader is not there: {_native.missing_because}")
-    if not isinstance(reader, TiledSource):
-        raise UnsupportedSourceError(f"{path}: it is no tiled TIFF")
-    facts = reader.tile_facts()
+    if facts is None:
+        if not isinstance(reader, TiledSource):
+            raise UnsupportedSourceError(f"{path}: it is no tiled TIFF")
+        facts = reader.tile_facts()
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         stamp = TiffStamp.of(descriptor, owned=owned)
@@ -114,11 +142,10 @@ def _layouts(
 
 def _check_level(reader: Reader, path: str, number: int, layout: TileLayout, facts: TileFacts) -> None:
     """Raise UnsupportedSourceError where a level is not of the kind of the image."""
-    extra = 1 if facts.valid == "sample" else 0
-    if layout.dtype != reader.dtype.name or layout.samples != len(facts.samples) + extra:
+    if layout.dtype != reader.dtype.name or layout.samples != facts.stored:
         raise UnsupportedSourceError(
             f"{path}: level {number} is of {layout.samples} samples of {layout.dtype}, the image of "
-            f"{reader.shape[2]} channels of {reader.dtype}"
+            f"{facts.stored} samples of {reader.dtype}"
         )
     if facts.empty is None and not np.all(layout.counts):
         raise UnsupportedSourceError(f"{path}: level {number} leaves out tiles, which are painted from others")

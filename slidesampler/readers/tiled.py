@@ -66,6 +66,8 @@ class TiledReader:
         self.dtype = np.dtype(table.dtype)
         size = table.shape[:2]
         self.levels = tuple(Level.of(size, (item.height, item.width)) for item in table.image)
+        #: Rows and columns of level 0 that are decoded at once.
+        self.block_shape = (table.image[0].tile_height, table.image[0].tile_width)
         self.mpp = mpp or table.mpp
         self.channels = channels or table.channels
         if len(self.channels) not in (0, self.shape[2]):
