@@ -34,8 +34,7 @@ import platform
 import statistics
 import sys
 import time
-import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,15 +43,35 @@ from typing import Any, NamedTuple
 from osgeo import gdal  # isort: skip
 
 import numpy as np
+from _ours import BATCH_1, BATCH_2, Contender, ours
 from _peers import CACHE_BYTES, NPY_PEERS, TIFF_PEERS, WINDOW, NdsamplerFiles, Peer, Places, Read, missing
 
-from slidesampler import Manifest, Sampler, Target, Window
+from slidesampler import Manifest, Sampler
 from slidesampler.cache import CacheStore
 from slidesampler.testing import make_dataset
 
 gdal.UseExceptions()
 BATCH = 32
-FILES = (("npy", "none"), ("cog", "none"), ("cog", "zstd"), ("cog", "deflate"), ("cog", "jpeg"))
+
+
+class File(NamedTuple):
+    """A file that everybody reads: what it is called, how we read it, and its codec."""
+
+    name: str
+    backend: str
+    codec: str
+
+
+#: The last one is written by ``gdal_translate`` and read in place.
+IN_PLACE = "auto"
+FILES = (
+    File("npy", "npy", "none"),
+    File("cog none", "cog", "none"),
+    File("cog zstd", "cog", "zstd"),
+    File("cog deflate", "cog", "deflate"),
+    File("cog jpeg", "cog", "jpeg"),
+    File("cog jpeg of GDAL", IN_PLACE, "jpeg"),
+)
 JPEG_QUALITY = 90
 #: Mean difference of samples that decoders of JPEG may have; a wrong window has tens.
 JPEG_TOLERANCE = 1.0
@@ -62,14 +81,6 @@ Times = dict[str, list[float]]
 #: Times of each kind.
 KINDS = ("warm", "cpu", "disk")
 Results = dict[str, Times]
-
-
-class Contender(NamedTuple):
-    """A name, how to open it, and what its pixels are compared with: ``same``, ``near`` or unknown yet."""
-
-    name: str
-    open: Callable[[], Read]
-    ours: bool = False
 
 
 class Claim(NamedTuple):
@@ -92,7 +103,6 @@ class Claim(NamedTuple):
         return value >= self.bound if self.kind == ">=" else value <= self.bound
 
 
-BATCH_1, BATCH_2 = "load_batch", "load_batch, 2 threads"
 JPEG_PEERS = (
     ("cuCIM batched, 1 worker", 1.4),
     ("GDAL ReadRaster", 2.0),
@@ -101,7 +111,11 @@ JPEG_PEERS = (
     ("tiffslide", 4.0),
 )
 CLAIMS = (
-    *(Claim(f"{peer} / load_batch", "cog jpeg", peer, BATCH_1, bound) for peer, bound in JPEG_PEERS),
+    *(
+        Claim(f"{peer} / load_batch", file, peer, BATCH_1, bound)
+        for file in ("cog jpeg", "cog jpeg of GDAL")
+        for peer, bound in JPEG_PEERS
+    ),
     Claim("load_batch: 1 thread / 2 threads", "cog jpeg", BATCH_1, BATCH_2, 1.7),
     Claim("cuCIM with 2 workers / 2 threads", "cog jpeg", "cuCIM batched, 2 workers", BATCH_2, 1.3),
     Claim("GDAL ReadRaster / load_batch", "cog none", "GDAL ReadRaster", BATCH_1, 1.5),
@@ -111,67 +125,6 @@ CLAIMS = (
     Claim("ndsampler - memmap copy, us", "npy", "ndsampler, pixels", "memmap copy, one by one", 1e9, "us"),
     Claim("load_batch: + mask / pixels", "cog jpeg", "load_batch + mask", BATCH_1, 1.3, "<="),
 )
-
-
-def ours(manifest: Manifest, work: Path, backend: str, codec: str) -> list[Contender]:
-    """The package itself: windows one by one, and batches."""
-
-    alive: weakref.WeakSet[Sampler] = weakref.WeakSet()
-
-    def sampler() -> Sampler:
-        """One for all that are open at a time, as in a process that trains: its files are mapped once."""
-        for found in alive:
-            return found
-        made = Sampler(manifest, workdir=work, backend=backend, codec=codec)
-        alive.add(made)
-        return made
-
-    def targets(image_id: int, places: Places) -> list[Target]:
-        return [Target(image_id=image_id, window=Window(y, x, WINDOW, WINDOW)) for y, x in places]
-
-    def one_by_one(*, with_mask: bool = False, with_annots: bool = False) -> Callable[[], Read]:
-        def open_reader() -> Read:
-            reader = sampler()
-            image_id = reader.image_ids[0]
-            return lambda places: [
-                reader.load_sample(target, with_annots, with_mask).image for target in targets(image_id, places)
-            ]
-
-        return open_reader
-
-    def batched(
-        threads: int, *, with_mask: bool = False, with_annots: bool = False, first: bool = False
-    ) -> Callable[[], Read]:
-        def open_reader() -> Read:
-            reader = sampler()
-            image_id = reader.image_ids[0]
-
-            def read(places: Places) -> Any:
-                image = reader.load_batch(
-                    targets(image_id, places),
-                    threads=threads,
-                    with_mask=with_mask,
-                    with_annots=with_annots,
-                    channels_first=first,
-                ).image
-                return np.moveaxis(image, 1, 3) if first else image
-
-            return read
-
-        return open_reader
-
-    named = {
-        "load_sample": one_by_one(),
-        "load_sample + mask": one_by_one(with_mask=True),
-        "load_sample + annotations": one_by_one(with_annots=True),
-        BATCH_1: batched(1),
-        f"{BATCH_1}, NCHW": batched(1, first=True),
-        "load_batch + mask": batched(1, with_mask=True),
-        "load_batch + mask + annotations": batched(1, with_mask=True, with_annots=True),
-        BATCH_2: batched(2),
-        "load_batch + mask, 2 threads": batched(2, with_mask=True),
-    }
-    return [Contender(name, opened, ours=True) for name, opened in named.items()]
 
 
 def read_round(read: Read, places: Places) -> tuple[float, float]:
@@ -258,35 +211,64 @@ def compare_pixels(contenders: list[Contender], size: int, *, lossy: bool) -> di
     return found
 
 
-def build(folder: Path, size: int, only: list[str]) -> tuple[Path, dict[tuple[str, str], str]]:
-    """Make the slide and its files, those that are not there from last time; return manifest and files."""
+class Built(NamedTuple):
+    """Where a file lies, and what our sampler is opened on to read it."""
+
+    path: str
+    manifest: Path
+    work: Path
+
+
+def build(folder: Path, size: int, only: list[str]) -> dict[File, Built]:
+    """Make the slide and its files, those that are not there from last time."""
     manifest = folder / "data" / "slides.kwcoco.json"
     if not manifest.exists():
         make_dataset(folder / "data", n_slides=1, height=size, width=size, seed=0)
-    paths = {}
-    for backend, codec in FILES:
-        if only and not {backend, codec} & set(only):
+    built = {}
+    for file in FILES:
+        if only and not {file.backend, file.codec} & set(only):
             continue
-        sampler = Sampler(manifest, workdir=folder / "cache", backend=backend, codec=codec)
-        report = sampler.build(codec=codec, quality=JPEG_QUALITY if codec == "jpeg" else None)
+        work, source = folder / "cache", manifest
+        if file.backend == IN_PLACE:
+            work, source = folder / "in_place", translate(manifest)
+        sampler = Sampler(source, workdir=work, backend=file.backend, codec=file.codec)
+        report = sampler.build(codec=file.codec, quality=JPEG_QUALITY if file.codec == "jpeg" else None)
         if report.failed:
-            raise SystemExit(f"could not build {backend} {codec}: {report.failed}")
+            raise SystemExit(f"could not build {file.name}: {report.failed}")
         if sampler.image_shape(1)[0] != size:
             raise SystemExit(f"{folder} holds a slide of another size: give another --out, or remove it")
-        entry = CacheStore(folder / "cache").find_image(sampler.image_record(1), backend, codec=codec)
-        paths[backend, codec] = entry.files["image"]
+        if file.backend == IN_PLACE:
+            path = str(source.with_name(json.loads(source.read_text())["images"][0]["file_name"]))
+        else:
+            entry = CacheStore(work).find_image(sampler.image_record(1), file.backend, codec=file.codec)
+            path = entry.files["image"]
+        built[file] = Built(path, source, work)
     os.sync()  # the system does not forget what is not written yet
-    return manifest, paths
+    return built
 
 
-def contenders_for(
-    manifest_path: Path, folder: Path, backend: str, codec: str, path: str
-) -> tuple[list[Contender], list[str]]:
+def translate(manifest: Path) -> Path:
+    """Have GDAL write the slide as a JPEG COG, as ``gdal_translate`` does; return a manifest of it."""
+    made = manifest.with_name("translated.kwcoco.json")
+    if not made.exists():
+        dataset = json.loads(manifest.read_text())
+        image = dataset["images"][0]
+        source, image["file_name"] = manifest.with_name(image["file_name"]), "translated.tif"
+        options = ["COMPRESS=JPEG", f"QUALITY={JPEG_QUALITY}", f"BLOCKSIZE={WINDOW}", "OVERVIEWS=AUTO"]
+        gdal.Translate(
+            str(manifest.with_name("translated.tif")), str(source), format="COG", creationOptions=options
+        )
+        made.write_text(json.dumps(dataset))
+    return made
+
+
+def contenders_for(file: File, built: Built, folder: Path) -> tuple[list[Contender], list[str]]:
     """Return who reads a file, the bare read first, and a word on everybody who does not."""
-    ndsampler = NdsamplerFiles(json.loads(manifest_path.read_text()), folder / "ndsampler")
+    path, backend, codec = built.path, file.backend, file.codec
+    ndsampler = NdsamplerFiles(json.loads(built.manifest.read_text()), folder / "ndsampler")
     peers: list[Peer] = [
         *(NPY_PEERS if backend == "npy" else TIFF_PEERS),
-        *(ndsampler.peer(backend, codec, with_annots=flag) for flag in (False, True)),
+        *(ndsampler.peer(backend.replace(IN_PLACE, "cog"), codec, with_annots=flag) for flag in (False, True)),
     ]
     found, words = [], []
     for peer in peers:
@@ -296,7 +278,7 @@ def contenders_for(
             words.append(f"{peer.name}: does not read {codec}")
         else:
             found.append(Contender(peer.name, lambda peer=peer: peer.open(path)))
-    return [*found, *ours(Manifest.load(manifest_path), folder / "cache", backend, codec)], words
+    return [*found, *ours(Manifest.load(built.manifest), built.work, backend, codec)], words
 
 
 def machine(distributions: set[str]) -> str:
@@ -364,7 +346,7 @@ def main() -> int:
     logging.disable(logging.WARNING)
     folder = args.out.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    manifest, paths = build(folder, args.size, args.only.split(",") if args.only else [])
+    files = build(folder, args.size, args.only.split(",") if args.only else [])
     gdal.SetCacheMax(CACHE_BYTES)
     needs = {name for peer in TIFF_PEERS for name in peer.needs} | {*NdsamplerFiles.needs, "openslide-bin"}
     print(
@@ -375,19 +357,18 @@ def main() -> int:
         raise SystemExit("GDAL's block cache is large: nothing would be measured but memory")
     results: dict[str, Results] = {}
     rows: list[dict[str, Any]] = []
-    for (backend, codec), path in paths.items():
-        contenders, words = contenders_for(manifest, folder, backend, codec, path)
-        pixels = compare_pixels(contenders, args.size, lossy=codec == "jpeg")
+    for file, built in files.items():
+        contenders, words = contenders_for(file, built, folder)
+        pixels = compare_pixels(contenders, args.size, lossy=file.codec == "jpeg")
         words += [f"{name}: gives other pixels" for name, word in pixels.items() if word == "OTHERS"]
         contenders = [one for one in contenders if pixels[one.name] != "OTHERS"]
+        mapped = file.backend == "npy"
         # A peer that keeps a file mapped keeps its pages, for everybody: of npy nothing would be from disk.
-        disk_rounds = 0 if backend == "npy" else args.disk_rounds
-        disk = disk_times(contenders, args.size, args.windows, disk_rounds, folder / "cache")
-        mapped = backend == "npy"
+        disk_rounds = 0 if mapped else args.disk_rounds
+        disk = disk_times(contenders, args.size, args.windows, disk_rounds, folder)
         warm, cpu = warm_times(contenders, args.size, args.windows, args.rounds, mapped=mapped)
-        file = "npy" if backend == "npy" else f"cog {codec}"
-        results[file] = {"warm": warm, "cpu": cpu, **({"disk": disk} if disk_rounds else {})}
-        rows += print_file(file, results[file], pixels)
+        results[file.name] = {"warm": warm, "cpu": cpu, **({"disk": disk} if disk_rounds else {})}
+        rows += print_file(file.name, results[file.name], pixels)
         if words:
             print(f"\nLeft out: {'; '.join(words)}.")
     report = {"machine": machine(needs), "rows": rows, "claims": print_claims(results)}
