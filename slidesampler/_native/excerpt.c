@@ -17,7 +17,7 @@ enum {
     DRI = 0xdd,
     COM = 0xfe,
 };
-#define MAX_COMPONENTS 4
+#define MOST_COMPONENTS 4
 
 /* What the headers say, in pixels. */
 typedef struct {
@@ -43,7 +43,7 @@ static int read_frame(Frame *frame, const uint8_t *body, size_t length, uint8_t 
 {
     if (frame->components || length < 6 || body[0] != 8) return -1;
     const int components = body[5];
-    if (components < 1 || components > MAX_COMPONENTS || length != 6 + 3 * (size_t)components) return -1;
+    if (components < 1 || components > MOST_COMPONENTS || length != 6 + 3 * (size_t)components) return -1;
     int across = 1, down = 1;
     for (int i = 0; i < components; i++) {
         const int h = body[7 + 3 * i] >> 4, v = body[7 + 3 * i] & 15;
