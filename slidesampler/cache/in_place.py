@@ -8,20 +8,21 @@ backend *auto*, where the compiled reader reads all of it and gives the pixels t
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import replace
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from slidesampler.cache.fingerprint import canonical_name
+from slidesampler import _native
+from slidesampler.cache.fingerprint import FileStamp, canonical_name, stamp_sources
 from slidesampler.cache.spec import BuildSpec
 from slidesampler.cache.tables import cog_table
 from slidesampler.errors import MissingDependencyError, ReadError, SlideSamplerError, UnsupportedSourceError
 from slidesampler.geometry import Window
 from slidesampler.models import ImageRecord, Level
-from slidesampler.readers import open_reader, spec_for_record
+from slidesampler.readers import ReaderSpec, open_reader
 from slidesampler.readers.array import ARRAY_SCHEME
 from slidesampler.readers.base import Reader
 from slidesampler.readers.tile_survey import survey_tiles
@@ -40,6 +41,8 @@ _MAX_STEP = 4.5
 TOP_PX = 4096
 #: Side of the windows that are compared with the source's own reader.
 _SIDE = 96
+#: Sources that are remembered. The table of a large one has megabytes.
+_REMEMBERED = 16
 
 
 class InPlace(NamedTuple):
@@ -51,10 +54,24 @@ class InPlace(NamedTuple):
     table: TileTable | None
 
 
+class _Question(NamedTuple):
+    """All that the answer follows from."""
+
+    #: As the manifest has it, and resolved.
+    name: str
+    path: str
+    backend: str
+    stamps: tuple[FileStamp, ...]
+    #: Whether the compiled reader is there.
+    compiled: bool
+
+
 def find_in_place(record: ImageRecord, spec: BuildSpec) -> InPlace:
     """Return how a source is read in place.
 
-    The cost is that of opening it and of a few tiles a level, whatever its size.
+    The cost is that of opening it and of a few tiles a level, whatever its size. A build asks when it plans,
+    again under the lock of the entry, and when it records the source: the last few answers are remembered, for
+    as long as the source's files are what they were.
 
     Raises
     ------
@@ -62,27 +79,46 @@ def find_in_place(record: ImageRecord, spec: BuildSpec) -> InPlace:
         If it has to be converted; the message says why.
     """
     path = _plain_file(record, spec)
+    stamps = stamp_sources(record.assets)
+    found = _look(_Question(record.assets[0].path, path, spec.backend, stamps, _native.tiles is not None))
+    if isinstance(found, str):
+        raise UnsupportedSourceError(found)
+    return found
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _look(asked: _Question) -> InPlace | str:
+    """Return what :func:`find_in_place` does; a message where the source has to be converted."""
+    path = asked.path
+    cog = _is_cog(path)
+    if not cog and asked.backend != "auto":
+        return "it is no valid COG"
+    try:
+        table = cog_table(path, owned=False) if cog else _table(asked)
+        if table is not None:
+            _check_complete(table)
+    except (SlideSamplerError, OSError) as error:
+        return str(error).removeprefix(f"{path}: ")
+    return InPlace(cog, table)
+
+
+def _is_cog(path: str) -> bool:
     # Imported here: it needs GDAL.
     try:
         from slidesampler.cache.cog_check import valid_cog
-
-        cog = valid_cog(path)
     except MissingDependencyError:
-        cog = False
-    if cog:
-        return InPlace(True, cog_table(path, owned=False))
-    if spec.backend != "auto":
-        raise UnsupportedSourceError("it is no valid COG")
-    try:
-        # The manifest's word for resolution and channels belongs to the manifest.
-        plain = replace(record, mpp=None, assets=(replace(record.assets[0], channels=()),))
-        with closing(open_reader(spec_for_record(plain))) as reader:
-            table = survey_tiles(reader, path, "auto", owned=False)
-            _check_layout(table, reader)
-            _compare(reader, path, table)
-    except (SlideSamplerError, OSError) as error:
-        raise UnsupportedSourceError(str(error).removeprefix(f"{path}: ")) from error
-    return InPlace(False, table)
+        return False
+    return valid_cog(path)
+
+
+def _table(asked: _Question) -> TileTable:
+    """Return the table of a tiled TIFF that its own reader reads the same way; raises ReadError otherwise."""
+    # Without the manifest's word for resolution and channels, which belongs to the manifest.
+    with closing(open_reader(ReaderSpec("auto", asked.name))) as reader:
+        table = survey_tiles(reader, asked.path, "auto", owned=False)
+        _check_layout(table, reader)
+        _compare(reader, asked.path, table)
+    return table
 
 
 def _plain_file(record: ImageRecord, spec: BuildSpec) -> str:
@@ -97,6 +133,18 @@ def _plain_file(record: ImageRecord, spec: BuildSpec) -> str:
     if path.startswith((ARRAY_SCHEME, "/vsi")) or not Path(path).is_file():
         raise UnsupportedSourceError("it is no local file")
     return canonical_name(path)
+
+
+def _check_complete(table: TileTable) -> None:
+    """Raise UnsupportedSourceError where a tile lies past the end of the file."""
+    size = np.uint64(table.stamp.size_bytes)
+    for item in (*table.image, *table.masks):
+        offsets, counts = np.asarray(item.offsets), np.asarray(item.counts)
+        # Not offset + count, which may be more than 64 bits hold.
+        if np.any((counts > size) | (offsets > size - np.minimum(counts, size))):
+            raise UnsupportedSourceError(
+                f"it is cut off: tiles of its level of {item.height} x {item.width} pixels lie past its end"
+            )
 
 
 def _check_layout(table: TileTable, reader: Reader) -> None:

@@ -15,7 +15,7 @@ from aperio_files import halved, tissue, write_aperio
 from osgeo import gdal
 
 from slidesampler import _native
-from slidesampler.cache import BuildSpec, CacheStore, audit, build, plan_build
+from slidesampler.cache import BuildSpec, CacheStore, audit, build, cog_check, in_place, plan_build
 from slidesampler.cache import tables as tables_module
 from slidesampler.cache.in_place import TOP_PX, find_in_place
 from slidesampler.errors import CacheMissError, StaleEntryError, UnsupportedSourceError
@@ -354,6 +354,64 @@ def test_other_files_of_an_image_are_reasons(tmp_path):
         find_in_place(record, BuildSpec("cog").resolved())
     with pytest.raises(UnsupportedSourceError, match="plain pixels"):
         find_in_place(record, BuildSpec("npy").resolved())
+
+
+@needs_native
+@pytest.mark.parametrize("kind", ["slide", "cog", "converted"])
+def test_a_build_looks_at_a_source_once_and_again_when_it_was_changed(tmp_path, monkeypatch, kind):
+    looks = []
+    compare, valid_cog = in_place._compare, cog_check.valid_cog
+    monkeypatch.setattr(in_place, "_compare", lambda *args: (looks.append("compare"), compare(*args)))
+    monkeypatch.setattr(cog_check, "valid_cog", lambda path: (looks.append("cog"), valid_cog(path))[1])
+    path = tmp_path / "a.tif"
+
+    def write(seed):
+        image = noise(seed=seed)
+        if kind == "cog":
+            source = gdal.Open(str(tiff(tmp_path / "source.tif", image, levels=())))
+            gdal.GetDriverByName("COG").CreateCopy(str(path), source, options=["BLOCKSIZE=128"])
+        else:
+            tiff(path, image, "TILED=NO" if kind == "converted" else "TILED=YES")
+        return image
+
+    expected = {"slide": ["cog", "compare"], "cog": ["cog"], "converted": ["cog"]}[kind]
+    for seed in range(2):
+        looks.clear()
+        image = write(seed)
+        entry = entry_of(path, tmp_path / "cache")
+        assert looks == expected
+        assert entry.in_place == (kind != "converted")
+        with closing(open_reader(spec_for_entry(entry))) as reader:
+            np.testing.assert_array_equal(whole(reader), image)
+
+
+@needs_native
+@pytest.mark.parametrize("backend", ["auto", "cog"])
+@pytest.mark.parametrize("as_cog", [False, True])
+def test_a_file_that_is_cut_off_fails_when_it_is_built(tmp_path, backend, as_cog):
+    """Of a COG the full image comes last: its directories and reduced levels are whole."""
+    path = tmp_path / "a.tif"
+    source = gdal.Open(str(tiff(tmp_path / "source.tif", noise(), levels=())))
+    gdal.GetDriverByName("COG").CreateCopy(str(path), source, options=["BLOCKSIZE=128"])
+    if not as_cog:
+        # The directory is rewritten at the end, and then copied before the pixels again.
+        gdal.Open(str(path), gdal.GA_Update).SetMetadataItem("a", "b")
+        assert not cog_check.valid_cog(path)
+        with tifffile.TiffFile(path, mode="r+b") as file:
+            # None of the tiles that are compared.
+            tag = file.pages[0].tags["TileOffsets"]
+            tag.overwrite([tag.value[0], path.stat().st_size - 10, *tag.value[2:]])
+    else:
+        complete = path.read_bytes()
+        path.write_bytes(complete[: len(complete) * 2 // 3])
+    with pytest.raises(
+        UnsupportedSourceError, match="cut off" if as_cog or backend == "auto" else "no valid COG"
+    ):
+        find_in_place(record_of(path), BuildSpec(backend).resolved())
+    report = build(manifest_of(path), BuildSpec(backend, labels=False), CacheStore(tmp_path / "cache"))
+    assert [row.status for row in report] == ["failed"]
+    assert "damaged or incomplete" in report.failed[0].reason
+    assert str(path) in report.failed[0].reason
 
 
 def test_without_the_compiled_reader_auto_converts(tmp_path, monkeypatch):
