@@ -24,7 +24,7 @@ PACKAGE = ROOT / "slidesampler"
 #: or a lower floor. Files that belong together share a room's name.
 FLOORS: tuple[dict[str, str], ...] = (
     {"errors": "errors", "_native": "_native"},
-    {"geometry": "geometry", "machine": "machine", "rng": "rng", "resample": "resample"},
+    {"geometry": "geometry", "machine": "machine", "mapping": "mapping", "rng": "rng", "resample": "resample"},
     {"models": "nouns", "shapes": "nouns", "shape_index": "nouns", "target": "nouns"},
     {"manifest": "manifest", "readers": "readers", "annotations": "annotations"},
     {"foreground": "foreground"},

@@ -3,7 +3,9 @@
 A reader is *leased*: taken out of the pool for one read, put back after it. While it is out nobody else can
 have it, so a handle is never used by two threads at once, which is what GDAL asks for. Handles are not tied to
 threads for good: a training job that makes and ends threads would otherwise keep the handles of the dead ones.
-Idle handles beyond ``max_open`` are closed, longest unused first.
+Idle handles beyond ``max_open`` are closed, longest unused first. Random windows of thousands of slides open
+files all the time, so of those some are kept that can be opened again for little: readers with a method
+``reopen() -> bool``, which is False where the file is another one now.
 
 A forked child starts with an empty pool. The readers that its copy of the pool held are set aside: not used,
 not closed, not even freed, because freeing runs code of libraries on state that belongs to the parent.
@@ -25,6 +27,9 @@ from typing import Any
 from slidesampler.readers.base import Reader
 
 __all__ = ["ReaderPool", "usual_max_open"]
+
+#: How many closed readers are kept that can be opened again; a few kilobytes each.
+MAX_CLOSED = 2048
 
 #: Readers that a forked child inherited, kept so that nothing frees them.
 _INHERITED: list[Any] = []
@@ -136,6 +141,8 @@ class ReaderPool:
         self._idle: OrderedDict[int, tuple[Reader, _Shelf]] = OrderedDict()
         # Those on loan too, by id: a child has to find what other threads of its parent had.
         self._open: dict[int, Reader] = {}
+        # By spec, longest closed first.
+        self._closed: OrderedDict[Hashable, Any] = OrderedDict()
         self.opened = 0
 
     def lease(self, spec: Hashable) -> _Lease:
@@ -160,8 +167,9 @@ class ReaderPool:
         return len(self._open) - len(self._idle)
 
     def discard(self, spec: Hashable) -> None:
-        """Close the idle readers of one spec; those on loan stay with their borrowers."""
+        """Close the idle readers of one spec for good; those on loan stay with their borrowers."""
         self._check_process()
+        self._closed.pop(spec, None)
         shelf = self._shelves.get(spec)
         while shelf is not None and (reader := self._claim(shelf)) is not None:
             self._close(reader, shelf)
@@ -170,6 +178,7 @@ class ReaderPool:
         """Close every idle reader. The pool can still be used: readers are opened again at need."""
         self._check_process()
         self._close_down_to(0)
+        self._closed.clear()
 
     def _take(self, spec: Hashable) -> tuple[Reader, _Shelf]:
         self._check_process()
@@ -191,7 +200,9 @@ class ReaderPool:
         return None
 
     def _open_new(self, spec: Hashable) -> tuple[Reader, _Shelf]:
-        reader = self._open_reader(spec)
+        # Who removes it is the only one to open it.
+        kept = self._closed.pop(spec, None)
+        reader = kept if kept is not None and kept.reopen() else self._open_reader(spec)
         with self._lock:
             shelf = self._shelves.get(spec)
             if shelf is None:
@@ -220,6 +231,11 @@ class ReaderPool:
             with suppress(ValueError):
                 shelf.idle.remove(reader)
             self._close(reader, shelf)
+            if hasattr(reader, "reopen"):
+                self._closed[shelf.spec] = reader
+        while len(self._closed) > MAX_CLOSED:
+            with suppress(KeyError):
+                self._closed.popitem(last=False)
 
     def _close(self, reader: Reader, shelf: _Shelf) -> None:
         """Close a reader that nobody else has or can get."""

@@ -6,10 +6,11 @@ import pickle
 import random
 import resource
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
-from raster_files import noise, write_cog
+from raster_files import noise, spec_by_table, write_cog
 
 from slidesampler.geometry import Window
 from slidesampler.readers import ArrayReader, ReaderPool, ReaderSpec, open_reader, usual_max_open
@@ -151,6 +152,84 @@ def test_max_open_must_be_positive():
         ReaderPool(Probe, max_open=0)
 
 
+class Handy(Probe):
+    """Can be opened again, unless its file is ``gone``."""
+
+    gone = False
+
+    def reopen(self):
+        assert self._pixels is None, "opened twice"
+        if Handy.gone:
+            return False
+        self.__init__(self.spec)
+        return True
+
+
+@pytest.fixture
+def handy(monkeypatch):
+    monkeypatch.setattr(Handy, "gone", False)
+    made = []
+
+    def make(spec):
+        made.append(Handy(spec))
+        return made[-1]
+
+    return ReaderPool(make, max_open=1), made
+
+
+def test_what_was_closed_for_another_is_opened_again(handy):
+    pool, made = handy
+    for _ in range(3):
+        use(pool, "a")
+        use(pool, "b")
+    assert [reader.spec for reader in made] == ["a", "b"]
+    assert (pool.opened, pool.idle, Probe.alive) == (6, 1, 1)
+
+
+def test_what_cannot_be_opened_again_is_opened_anew(handy, monkeypatch):
+    pool, made = handy
+    use(pool, "a")
+    use(pool, "b")
+    monkeypatch.setattr(Handy, "gone", True)
+    use(pool, "a")
+    assert [reader.spec for reader in made] == ["a", "b", "a"]
+    assert Probe.alive == 1
+
+
+@pytest.mark.parametrize("way", ["discard", "close", "raise"])
+def test_what_was_closed_for_good_is_opened_anew(handy, way):
+    pool, made = handy
+    use(pool, "a")
+    if way == "raise":
+        with pytest.raises(KeyError), pool.lease("a"):
+            raise KeyError
+    else:
+        use(pool, "b")
+        pool.discard("a") if way == "discard" else pool.close()
+    use(pool, "a")
+    assert [reader.spec for reader in made if reader.spec == "a"] == ["a", "a"]
+
+
+def test_one_that_was_closed_is_opened_again_by_one_borrower(handy):
+    pool, made = handy
+    use(pool, "a")
+    use(pool, "b")
+    with pool.lease("a") as first, pool.lease("a") as second:
+        assert first is made[0]
+        assert second is not first
+
+
+def test_the_closed_ones_that_are_kept_are_bounded(handy, monkeypatch):
+    pool, made = handy
+    monkeypatch.setattr("slidesampler.readers.pool.MAX_CLOSED", 2)
+    for spec in "abcde":
+        use(pool, spec)
+    assert list(pool._closed) == ["c", "d"]
+    use(pool, "c")
+    use(pool, "b")
+    assert [reader.spec for reader in made] == [*"abcde", "b"]
+
+
 def test_a_pool_pickles_empty(tmp_path):
     path = str(write_cog(tmp_path / "a.tif", noise(64, 64)))
     pool = ReaderPool(open_reader, max_open=7)
@@ -203,13 +282,14 @@ def test_threads_never_share_a_reader():
     assert sum(shelf.open for shelf in pool._shelves.values()) == pool.idle
 
 
-@pytest.mark.parametrize("kind", ["cog", "gdal", "openslide"])
+@pytest.mark.parametrize("kind", ["cog", "gdal", "openslide", "tiled"])
 def test_eight_threads_read_what_one_reads(tmp_path, kind):
     """8 threads x 500 random windows over 5 COGs, byte for byte."""
     paths = [str(write_cog(tmp_path / f"{i}.tif", noise(256, 256, seed=i), factors=(2,))) for i in range(5)]
+    specs = [spec_by_table(Path(path)) if kind == "tiled" else ReaderSpec(kind, path) for path in paths]
     images = [noise(256, 256, seed=i) for i in range(5)]
-    count = 500 if kind == "cog" else 60
-    pool = ReaderPool(open_reader, max_open=4)
+    count = 500 if kind in ("cog", "tiled") else 60
+    pool = ReaderPool(open_reader, max_open=2 if kind == "tiled" else 4)
     wrong = []
 
     def work(seed):
@@ -217,7 +297,7 @@ def test_eight_threads_read_what_one_reads(tmp_path, kind):
         try:
             for _ in range(count):
                 which, y, x = int(rng.integers(5)), int(rng.integers(224)), int(rng.integers(224))
-                with pool.lease(ReaderSpec(kind, paths[which])) as reader:
+                with pool.lease(specs[which]) as reader:
                     pixels = reader.read(Window(y, x, 32, 32))
                     reduced = reader.read(Window(y // 2, x // 2, 16, 16), 1)
                 if not np.array_equal(pixels, images[which][y : y + 32, x : x + 32]):

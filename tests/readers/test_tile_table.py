@@ -23,7 +23,7 @@ from raster_files import halve, noise, spec_by_table, write_cog, write_tiff
 from slidesampler import _native
 from slidesampler.errors import CorruptEntryError, ReadError, SourceMissingError, StaleEntryError
 from slidesampler.geometry import Window
-from slidesampler.readers import ReaderSpec, open_reader
+from slidesampler.readers import ReaderPool, ReaderSpec, open_reader
 from slidesampler.readers import tile_table as module
 from slidesampler.readers.cog import CogReader
 from slidesampler.readers.tile_survey import survey_tiles
@@ -99,7 +99,7 @@ def test_opening_by_a_table_imports_neither_gdal_nor_tifffile(cog):
     path, image, spec = cog
     code = """
 import sys
-from slidesampler.readers import ReaderSpec, open_reader
+from slidesampler.readers import ReaderPool, ReaderSpec, open_reader
 from slidesampler.geometry import Window
 reader = open_reader(ReaderSpec("tiled", sys.argv[1], (("tiles", sys.argv[2]),)))
 print(int(reader.read(Window(0, 0, 40, 50)).sum()), int(reader.read_valid(Window(0, 0, 20, 20), 1).sum()))
@@ -391,3 +391,80 @@ def test_nodata_of_whole_numbers(tmp_path, dtype):
             whole = Window(0, 0, *expected.shape[:2])
             np.testing.assert_array_equal(reader.read_valid(whole, number), (expected != 1).any(-1))
         assert reader.native_valid(0) is None
+
+
+# Opened again -------------------------------------------------------------------------------------------------
+
+
+def rewrite(path, image):
+    """Write other pixels into the same file, and set its times to what they were."""
+    before = path.stat()
+    other = write_cog(path.with_name("other.tif"), image)
+    while path.stat().st_ctime_ns == before.st_ctime_ns:
+        path.write_bytes(other.read_bytes())
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def replace_file(path, image):
+    write_cog(path.with_name("other.tif"), image).replace(path)
+
+
+def test_opened_again_it_reads_the_same_and_loads_nothing(cog, monkeypatch):
+    _, _, spec = cog
+    reader = open_reader(spec)
+    first = reader.read(Window(5, 6, 70, 80)), reader.read_valid(Window(5, 6, 70, 80))
+    reader.close()
+    with pytest.raises(ReadError, match="closed"):
+        reader.read(Window(5, 6, 70, 80))
+    monkeypatch.setattr(module, "load_table", None)
+    assert reader.reopen()
+    for before, after in zip(first, (reader.read, reader.read_valid), strict=True):
+        np.testing.assert_array_equal(after(Window(5, 6, 70, 80)), before)
+    reader.close()
+
+
+@pytest.mark.parametrize("change", [rewrite, replace_file, lambda path, _: path.unlink()])
+def test_another_file_is_not_opened_again(cog, change):
+    path, image, spec = cog
+    reader = open_reader(spec)
+    reader.close()
+    change(path, image[::-1].copy())
+    assert not reader.reopen()
+    with pytest.raises(ReadError, match="closed"):
+        reader.read(Window(0, 0, 5, 5))
+
+
+@pytest.mark.parametrize("change", [rewrite, replace_file])
+@pytest.mark.parametrize("owned", [True, False])
+def test_a_pool_that_had_closed_it_reads_what_the_file_is_now(tmp_path, change, owned):
+    """As if it had never been open: a file of the cache is read as it is, a slide that was changed is not."""
+    image = noise(*SIZE)
+    specs = [
+        spec_by_table(write_cog(tmp_path / name, image), owned=of_cache)
+        for name, of_cache in (("a.tif", owned), ("b.tif", True))
+    ]
+    pool = ReaderPool(open_reader, max_open=1)
+    for spec in specs:
+        with pool.lease(spec) as reader:
+            np.testing.assert_array_equal(reader.read(Window(0, 0, *SIZE)), image)
+    assert list(pool._closed) == specs[:1]
+    if not owned:
+        # Else it is one of the same size.
+        image = noise(*SIZE, seed=1)[: SIZE[0] - 1]
+    change(Path(specs[0].path), image[::-1].copy())
+    if owned:
+        with pool.lease(specs[0]) as reader:
+            np.testing.assert_array_equal(reader.read(Window(0, 0, *SIZE)), image[::-1])
+    else:
+        with pytest.raises(StaleEntryError), pool.lease(specs[0]):
+            pass
+    pool.close()
+
+
+def test_thousands_of_mapped_tables_hold_no_descriptors(cog, monkeypatch):
+    _, _, spec = cog
+    monkeypatch.setattr(module, "_MAP_FROM_BYTES", 1)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    tables = [load_table(dict(spec.files)["tiles"]) for _ in range(10)]
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert len({id(table) for table in tables}) == 10

@@ -1,0 +1,87 @@
+"""Files mapped into memory that hold no file descriptor.
+
+A mapping outlives the descriptor that it was made of, but Python's ``mmap`` keeps a copy of it (from 3.13 on it
+can be told not to): a process that maps thousands of files would run out of them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["map_file"]
+
+
+def map_file(descriptor: int, size: int) -> NDArray[np.uint8]:
+    """Return the first bytes of an open file, mapped and read-only; the file may be closed.
+
+    Parameters
+    ----------
+    descriptor : int
+    size : int
+        At least 1, at most the length of the file.
+
+    Returns
+    -------
+    ndarray of uint8, shape (size,)
+        It and its views hold the mapping.
+
+    Raises
+    ------
+    OSError
+        If it cannot be mapped.
+    """
+    if sys.version_info >= (3, 13):
+        found: Any = mmap.mmap(descriptor, size, access=mmap.ACCESS_READ, trackfd=False)
+        return np.frombuffer(found, np.uint8)
+    if _CALLS is None:
+        return np.frombuffer(mmap.mmap(descriptor, size, access=mmap.ACCESS_READ), np.uint8)
+    return np.asarray(_Mapping(descriptor, size))
+
+
+def _calls() -> tuple[Callable[..., int], Callable[..., int]] | None:
+    """Return ``mmap`` and ``munmap`` of the C library; None where there are none."""
+    try:
+        library = ctypes.CDLL(None, use_errno=True)
+        map_, unmap = library.mmap, library.munmap
+    except (AttributeError, OSError, TypeError):
+        return None
+    pointer, whole, size = ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t
+    map_.restype, map_.argtypes = pointer, (pointer, size, whole, whole, whole, ctypes.c_long)
+    unmap.restype, unmap.argtypes = whole, (pointer, size)
+    return map_, unmap
+
+
+_CALLS = _calls()
+_FAILED = ctypes.c_void_p(-1).value
+
+
+class _Mapping:
+    """The owner of a mapping, which numpy keeps as the base of arrays."""
+
+    def __init__(self, descriptor: int, size: int) -> None:
+        assert _CALLS is not None
+        map_, self._unmap = _CALLS
+        address = map_(None, size, mmap.PROT_READ, mmap.MAP_SHARED, descriptor, 0)
+        if address == _FAILED:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code))
+        self._place = address, size
+        # https://numpy.org/doc/stable/reference/arrays.interface.html
+        self.__array_interface__ = {
+            "version": 3,
+            "typestr": "|u1",
+            "shape": (size,),
+            "data": (address, True),
+        }
+
+    def __del__(self) -> None:
+        if hasattr(self, "_place"):
+            self._unmap(*self._place)
