@@ -116,6 +116,30 @@ def test_restart_markers_cut_rows_into_equal_parts(tmp_path, channels, width, pi
     assert codes == [0xD0 + k % 8 for k in range(32 // block * (width // pixels_apart) - 1)]
 
 
+def zstd_blocks(frame):
+    """How many blocks a frame has, by its block headers (RFC 8878, 3.1.1)."""
+    assert frame[:4] == b"\x28\xb5\x2f\xfd"
+    flags = frame[4]
+    single, length = flags >> 5 & 1, (0, 2, 4, 8)[flags >> 6]
+    at = 5 + (0 if single else 1) + (0, 1, 2, 4)[flags & 3] + (length or single)
+    for count in range(1, 100):
+        head = int.from_bytes(frame[at : at + 3], "little")
+        at += 3 + (1 if head >> 1 & 3 == 1 else head >> 3)
+        if head & 1:
+            assert at + (4 if flags >> 2 & 1 else 0) == len(frame)
+            return count
+    raise AssertionError("no last block")
+
+
+@pytest.mark.parametrize("side", [16, 144, 160, 256, 288])
+def test_zstd_tiles_are_of_blocks_of_64_kib(tmp_path, side):
+    """So that a reader can leave a tile where a block ends."""
+    pixels = np.random.default_rng(4).integers(0, 256, (side, side, 3), np.uint8)
+    data, sizes, _ = write(tmp_path / "a", pixels, (side, side), ZSTD, 1)
+    (tile,) = cut(data, sizes)
+    assert zstd_blocks(tile) == -(-pixels.size // 65536)
+
+
 def test_tiles_of_nothing_but_zero_are_left_out_on_request(tmp_path):
     pixels = np.zeros((64, 64, 1), np.uint16)
     pixels[63, 31] = 256
