@@ -175,6 +175,8 @@ class Columns:
         Rows of ``shapes`` that belong to each image.
     sorted_annot_ids, annot_order : int64 (annots,)
         The ids ascending, and the row each stands in.
+    image_digests : uint8 (n, 16)
+        Of the annotations of each image, see :mod:`~slidesampler.manifest.digests`; follow from the shapes.
     index : ShapeIndex
         Where the shapes lie; it follows from them.
     """
@@ -187,6 +189,7 @@ class Columns:
     image_annots: NDArray[np.int64]
     sorted_annot_ids: NDArray[np.int64]
     annot_order: NDArray[np.int64]
+    image_digests: NDArray[np.uint8]
     index: ShapeIndex
 
 
@@ -229,7 +232,8 @@ def frozen(columns: Columns) -> Columns:
 def digest_of(columns: Columns) -> str:
     """Return the digest of what the manifest says, the same in every process: 40 hex digits."""
     table = flatten(columns)
-    return _hash({name: array for name, array in table.items() if not name.startswith("index.")}, _FORMAT)
+    said = {name: array for name, array in table.items() if not name.startswith(("image_digests", "index."))}
+    return _hash(said, _FORMAT)
 
 
 def checksum_of(columns: Columns, digest: str) -> str:

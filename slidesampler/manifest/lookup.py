@@ -1,4 +1,4 @@
-"""Finding rows by id, and cutting out the rows of one image."""
+"""Finding rows by id."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from numpy.typing import NDArray
 
 from slidesampler.errors import TargetError
 from slidesampler.manifest.fields import FieldFault, int64
-from slidesampler.shapes import Shapes
 
-__all__ = ["find_id", "own_columns", "unknown_id"]
+__all__ = ["find_id", "unknown_id"]
 
 
 def find_id(sorted_ids: NDArray[np.int64], wanted: object) -> int | None:
@@ -37,22 +36,3 @@ def unknown_id(noun: str, wanted: object, sorted_ids: NDArray[np.int64]) -> Targ
         f"the manifest has no {noun} {number}; of its {len(sorted_ids)} the closest "
         f"{'is' if len(closest) == 1 else 'are'} {', '.join(map(str, closest))}"
     )
-
-
-def own_columns(shapes: Shapes) -> dict[str, NDArray[np.generic]]:
-    """Return the columns of some annotations by name, with nothing of others: offsets begin at 0."""
-    columns = shapes.columns()
-    parts, runs, points = shapes.annot_parts, shapes.annot_runs, shapes.annot_keypoints
-    part_rings = shapes.part_rings[parts[0] : parts[-1] + 1]
-    ring_vertices = shapes.ring_vertices[part_rings[0] : part_rings[-1] + 1]
-    columns.update(
-        annot_parts=parts - parts[0],
-        part_rings=part_rings - part_rings[0],
-        ring_vertices=ring_vertices - ring_vertices[0],
-        vertices=shapes.vertices[ring_vertices[0] : ring_vertices[-1]],
-        annot_runs=runs - runs[0],
-        run_ends=shapes.run_ends[runs[0] : runs[-1]],
-        annot_keypoints=points - points[0],
-        keypoints=shapes.keypoints[points[0] : points[-1]],
-    )
-    return columns

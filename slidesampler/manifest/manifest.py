@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -24,9 +23,10 @@ from slidesampler.manifest.columns import (
     digest_of,
     frozen,
 )
+from slidesampler.manifest.digests import digest_images
 from slidesampler.manifest.files import check_present, check_size
 from slidesampler.manifest.images import MppArgument, read_images
-from slidesampler.manifest.lookup import find_id, own_columns, unknown_id
+from slidesampler.manifest.lookup import find_id, unknown_id
 from slidesampler.manifest.remembered import begin_reading
 from slidesampler.manifest.snapshot import (
     PICKLED,
@@ -272,11 +272,7 @@ class Manifest:
         TargetError
             If there is no such image.
         """
-        digest = hashlib.blake2b(digest_size=16)
-        for name, column in own_columns(self.shapes_of(image_id)).items():
-            digest.update(f"{name} {column.dtype.str} {column.shape}\n".encode())
-            digest.update(np.ascontiguousarray(column).data)
-        return digest.hexdigest()
+        return bytes(self._columns.image_digests[self._image_row(image_id)]).hex()
 
     # Files -----------------------------------------------------------------------------------------------
 
@@ -368,6 +364,7 @@ def _read_columns(
             image_annots=image_annots,
             sorted_annot_ids=shapes.annot_ids[order],
             annot_order=order,
+            image_digests=digest_images(shapes, image_annots),
             index=index_shapes(shapes, image_annots),
         )
     )

@@ -11,27 +11,29 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import math
 import os
 import secrets
 import shutil
 import threading
 import weakref
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from slidesampler.errors import ManifestError
 from slidesampler.manifest.columns import Columns, checksum_of, flatten, frozen, unflatten
+from slidesampler.mapping import map_file
 
 __all__ = ["PICKLED", "default_snapshot_dir", "is_intact", "open_shared", "open_snapshot", "save_snapshot"]
 
-_FORMAT = 2
+_FORMAT = 3
 _RECORD = "snapshot.json"
 #: Says that pickles may name a snapshot: it is not removed when its manifest has changed.
 PICKLED = "pickled"
-#: Smaller columns are read instead of mapped: a mapping holds a file descriptor.
+#: Smaller columns are read instead of mapped, which is quicker.
 _MAP_FROM_BYTES = 1 << 14
 
 
@@ -164,16 +166,22 @@ def _damaged(path: Path, problem: str) -> ManifestError:
 
 def _read(folder: Path, name: str, dtype: str, shape: list[int]) -> NDArray[Any]:
     path = folder / f"{name}.npy"
-    array: NDArray[Any]
-    if path.stat().st_size >= _MAP_FROM_BYTES:
-        # Slicing an np.memmap is slow, a plain view of it is not.
-        array = np.asarray(np.lib.format.open_memmap(path, mode="r"))
-    else:
-        with path.open("rb") as file:
-            array = np.lib.format.read_array(file, allow_pickle=False)
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        array = _map(file, size) if size >= _MAP_FROM_BYTES else np.lib.format.read_array(file)
     if array.dtype.str != dtype or list(array.shape) != shape:
         raise ValueError(f"{path.name} holds {array.dtype.str} {array.shape}, recorded was {dtype} {shape}")
     return array
+
+
+def _map(file: BinaryIO, size: int) -> NDArray[Any]:
+    if np.lib.format.read_magic(file) != (1, 0):
+        raise ValueError("it is no .npy file of version 1")
+    shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
+    start = file.tell()
+    if fortran_order or dtype.hasobject or size != start + math.prod(shape) * dtype.itemsize:
+        raise ValueError(f"it has {size} bytes, which are not those of {dtype} {shape}")
+    return map_file(file.fileno(), size)[start:].view(dtype).reshape(shape)
 
 
 # Two manifests unpickled in one process map the columns once; the mapping goes when the last manifest goes.

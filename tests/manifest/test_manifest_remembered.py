@@ -254,11 +254,10 @@ def owned_bytes(manifest):
 
 
 def _mapped(array):
+    """Whether its memory is of a mapping: neither numpy's own nor that of bytes."""
     while isinstance(array, np.ndarray):
-        if isinstance(array, np.memmap):
-            return True
         array = array.base
-    return False
+    return not isinstance(array, bytes | bytearray | None)
 
 
 @pytest.mark.usefixtures("long_ago")

@@ -2,12 +2,14 @@
 
 import copy
 import gc
+import hashlib
 import json
 import multiprocessing
 import pickle
 import shutil
 import weakref
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -61,25 +63,49 @@ def test_what_is_saved_is_opened(tmp_path, manifest):
     assert not any(name.endswith("partial") for name in (one.name for one in tmp_path.iterdir()))
 
 
-def mapped(array):
-    """Whether an array's memory belongs to a mapped file."""
-    while isinstance(array, np.ndarray):
-        if isinstance(array, np.memmap):
-            return True
-        array = array.base
-    return False
+def mapped(path):
+    """Whether a file is mapped into this process."""
+    return str(path) in Path("/proc/self/maps").read_text()
 
 
 def test_large_columns_are_mapped_and_read_only(tmp_path):
     manifest = many(20_000)
     manifest.save(tmp_path / "snapshot")
+    before = len(list(Path("/proc/self/fd").iterdir()))
     shapes = Manifest.open(tmp_path / "snapshot").shapes
-    assert mapped(shapes.vertices)
+    assert mapped(tmp_path / "snapshot" / "shapes.vertices.npy")
+    assert not mapped(tmp_path / "snapshot" / "images.sizes.npy")
+    # Any number of manifests may be open.
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
     assert type(shapes.vertices) is np.ndarray
     with pytest.raises(ValueError, match="read-only"):
         shapes.vertices[0] = 0
     with pytest.raises(ValueError, match="read-only"):
         shapes.kinds[0] = 0
+
+
+def test_who_opens_a_snapshot_hashes_no_annotations(tmp_path, monkeypatch):
+    manifest = Manifest.load(full())
+    manifest.save(tmp_path / "snapshot")
+    wanted = [manifest.annots_digest(one) for one in manifest.image_ids.tolist()]
+    assert len(set(wanted)) > 1
+    opened = Manifest.open(tmp_path / "snapshot")
+    monkeypatch.setattr(hashlib, "blake2b", None)
+    assert [opened.annots_digest(one) for one in opened.image_ids.tolist()] == wanted
+
+
+def test_a_snapshot_of_before_is_replaced(tmp_path):
+    manifest = many()
+    folder = tmp_path / "snapshot"
+    manifest.save(folder)
+    record = json.loads((folder / "snapshot.json").read_text())
+    record["format"] -= 1
+    (folder / "image_digests.npy").unlink()
+    (folder / "snapshot.json").write_text(json.dumps(record))
+    with pytest.raises(ManifestError, match="its format is"):
+        Manifest.open(folder)
+    manifest.save(folder)
+    assert_same(Manifest.open(folder), manifest)
 
 
 def test_a_snapshot_is_no_json_of_the_manifest(tmp_path):
