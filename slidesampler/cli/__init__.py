@@ -1,4 +1,4 @@
-"""The command line: ``slidesampler build | check | info | manifest | doctor | demo-data``.
+"""The command line: ``slidesampler COMMAND``.
 
 One file a command. Results go to standard output, everything else (progress, warnings, errors) to standard
 error; ``--json`` puts one JSON document on standard output and nothing besides.

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from slidesampler.cli.build import Codec, parse_ids
+from slidesampler.cli.options import Codec, ManifestFile, parse_ids, parse_size, workdir_option
 from slidesampler.cli.output import format_bytes, format_seconds, print_json, print_table, stderr, stdout
-from slidesampler.cli.sample import parse_size
 
 if TYPE_CHECKING:
     from slidesampler.measure import CacheBench, Spread, VariantMeasurement
@@ -48,15 +47,11 @@ class BenchTile(enum.StrEnum):
 
 
 def bench(
-    manifest: Annotated[
-        Path, typer.Argument(metavar="MANIFEST", help="A kwcoco file.", exists=True, dir_okay=False)
-    ],
+    manifest: ManifestFile,
     workdir: Annotated[
         Path,
-        typer.Option(
-            envvar="SLIDESAMPLER_WORKDIR",
-            help="Folder that the cache is meant for: its disk is measured. What is built there is removed.",
-            file_okay=False,
+        workdir_option(
+            "Folder that the cache is meant for: its disk is measured. What is built there is removed."
         ),
     ],
     size: Annotated[

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import enum
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from slidesampler.cli.exits import ExitCode
-from slidesampler.cli.labels import Tissue
+from slidesampler.cli.options import (
+    Codec,
+    ImageIds,
+    JsonFlag,
+    ManifestFile,
+    Tissue,
+    parse_ids,
+    parse_size,
+    workdir_option,
+)
 from slidesampler.cli.output import format_bytes, format_seconds, print_json, print_table, stderr, stdout
 
 if TYPE_CHECKING:
     from slidesampler.cache import BuildPlan, BuildReport, Progress
     from slidesampler.manifest import Manifest
 
-__all__ = ["EXAMPLES", "Backend", "Codec", "Overlap", "Tile", "Tissue", "build", "parse_ids", "parse_tile"]
+__all__ = ["EXAMPLES", "Backend", "Overlap", "Tile", "build", "parse_tile"]
 
 EXAMPLES = (
     "\b\nExamples:\n"
@@ -37,18 +46,6 @@ class Backend(enum.StrEnum):
     AUTO = "auto"
     COG = "cog"
     NPY = "npy"
-
-
-class Codec(enum.StrEnum):
-    """Compression of a COG."""
-
-    AUTO = "auto"
-    ZSTD = "zstd"
-    DEFLATE = "deflate"
-    LZW = "lzw"
-    JPEG = "jpeg"
-    WEBP = "webp"
-    NONE = "none"
 
 
 class Tile(enum.StrEnum):
@@ -71,17 +68,8 @@ class Overlap(enum.StrEnum):
 
 
 def build(
-    manifest: Annotated[
-        Path, typer.Argument(metavar="MANIFEST", help="A kwcoco file.", exists=True, dir_okay=False)
-    ],
-    workdir: Annotated[
-        Path,
-        typer.Option(
-            envvar="SLIDESAMPLER_WORKDIR",
-            help="The cache's folder; made when it is not there.",
-            file_okay=False,
-        ),
-    ],
+    manifest: ManifestFile,
+    workdir: Annotated[Path, workdir_option("The cache's folder; made when it is not there.")],
     backend: Annotated[
         Backend,
         typer.Option(
@@ -107,10 +95,7 @@ def build(
         ),
     ] = None,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Images built at the same time.")] = 1,
-    only_images: Annotated[
-        list[str] | None,
-        typer.Option(help="Image ids, separated by commas; can be given again.", metavar="IDS"),
-    ] = None,
+    only_images: ImageIds = None,
     labels: Annotated[
         bool, typer.Option("--labels/--no-labels", help="Write label layers, and where the classes are.")
     ] = True,
@@ -137,7 +122,7 @@ def build(
     force: Annotated[
         bool, typer.Option("--force", help="Build what is there again, and copy COGs that could stay in place.")
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")] = False,
+    json: JsonFlag = False,
 ) -> None:
     """Build the cache that windows are read from.
 
@@ -176,27 +161,6 @@ def build(
         raise typer.Exit(int(ExitCode.FAILED))
 
 
-def parse_ids(words: Iterable[str] | None) -> list[int] | None:
-    """Return the ids of ``["3,7", "9"]``; None where none are given.
-
-    Raises
-    ------
-    typer.BadParameter
-        For a word that is no whole number.
-    """
-    if not words:
-        return None
-    ids = []
-    for word in ",".join(words).split(","):
-        try:
-            ids.append(int(word))
-        except ValueError:
-            raise typer.BadParameter(
-                f"{word!r} is no image id; give whole numbers separated by commas", param_hint="--only-images"
-            ) from None
-    return ids
-
-
 def parse_tile(tile: Tile, window: str | None, codec: Codec) -> int:
     """Return the tile size that is asked for; that of ``"auto"`` follows from the window and the codec.
 
@@ -206,7 +170,6 @@ def parse_tile(tile: Tile, window: str | None, codec: Codec) -> int:
         If a window is missing for ``"auto"``, is no size, or is given beside a tile size.
     """
     from slidesampler.cache.tile_size import resolve_tile
-    from slidesampler.cli.sample import parse_size
 
     if tile is Tile.AUTO and window is None:
         raise typer.BadParameter(
@@ -264,4 +227,5 @@ def _print_report(report: BuildReport) -> None:
 def _print_failures(report: BuildReport) -> None:
     console = stderr()
     for row in report.failed:
-        console.print(f"failed: image {row.image_id} {row.name} ({row.what}), {row.path}: {row.reason}")
+        path = "" if row.path in row.reason else f"{row.path}: "
+        console.print(f"failed: image {row.image_id} {row.name} ({row.what}): {path}{row.reason}")

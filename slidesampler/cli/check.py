@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from slidesampler.cli.exits import ExitCode
+from slidesampler.cli.options import CacheFolder, JsonFlag
 from slidesampler.cli.output import format_bytes, print_json, print_table, stderr, stdout
 
 if TYPE_CHECKING:
@@ -27,9 +27,7 @@ _STYLES = {"ok": "green", "stale": "yellow", "corrupt": "red", "orphan": "yellow
 
 
 def check(
-    workdir: Annotated[
-        Path, typer.Argument(metavar="WORKDIR", help="A cache folder that 'slidesampler build' made.")
-    ],
+    workdir: CacheFolder,
     repair: Annotated[
         bool,
         typer.Option(
@@ -39,7 +37,7 @@ def check(
     remove_orphans: Annotated[
         bool, typer.Option("--remove-orphans", help="With --repair: remove entries whose source is gone, too.")
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")] = False,
+    json: JsonFlag = False,
 ) -> None:
     """Verify every entry of a cache.
 

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from slidesampler.cli.options import JsonFlag
 from slidesampler.cli.output import format_bytes, print_json, stderr, stdout
 
 __all__ = ["EXAMPLES", "SlideCodec", "demo_data"]
@@ -49,7 +50,7 @@ def demo_data(
     tile: Annotated[int, typer.Option(min=16, help="Tile size, pixels: a multiple of 16.")] = 256,
     mpp: Annotated[float, typer.Option(min=0.1, max=2.0, help="Micrometres per pixel.")] = 0.5,
     force: Annotated[bool, typer.Option("--force", help="Replace a manifest that is there.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")] = False,
+    json: JsonFlag = False,
 ) -> None:
     """Write synthetic slides with ground truth.
 

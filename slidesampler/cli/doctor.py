@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from slidesampler.cli.exits import ExitCode
+from slidesampler.cli.options import JsonFlag, workdir_option
 from slidesampler.cli.output import print_json, print_table, stdout
 from slidesampler.doctor import Finding, diagnose, is_fit
 
@@ -22,9 +23,9 @@ _STYLES = {"ok": "green", "missing": "yellow", "wrong": "red"}
 def doctor(
     workdir: Annotated[
         Path | None,
-        typer.Option(envvar="SLIDESAMPLER_WORKDIR", help="A cache folder whose disk is looked at too."),
+        workdir_option("A cache folder whose disk is looked at too.", file_okay=True),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")] = False,
+    json: JsonFlag = False,
 ) -> None:
     """Say what this machine lacks, and the mend.
 

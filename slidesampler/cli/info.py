@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
+from slidesampler.cli.options import CacheFolder, JsonFlag
 from slidesampler.cli.output import format_bytes, print_json, print_table, stdout
 
 if TYPE_CHECKING:
@@ -33,10 +31,8 @@ _COLUMNS = (
 
 
 def info(
-    workdir: Annotated[
-        Path, typer.Argument(metavar="WORKDIR", help="A cache folder that 'slidesampler build' made.")
-    ],
-    json: Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")] = False,
+    workdir: CacheFolder,
+    json: JsonFlag = False,
 ) -> None:
     """List what is in a cache.
 

@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-import enum
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from slidesampler.cli.options import Tissue
     from slidesampler.models import LabelSpec
 
-__all__ = ["TISSUE_HELP", "Tissue", "label_spec_of"]
-
-TISSUE_HELP = (
-    "Where negatives are looked for, as for 'slidesampler build'. As the cache was built last when not given."
-)
-
-
-class Tissue(enum.StrEnum):
-    """Where an image counts as tissue."""
-
-    AUTO = "auto"
-    OTSU = "otsu"
-    MASK = "mask"
-    NONE = "none"
+__all__ = ["label_spec_of"]
 
 
 def label_spec_of(workdir: Path | None, tissue: Tissue | None) -> LabelSpec:

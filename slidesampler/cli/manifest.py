@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import secrets
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from slidesampler.cli.exits import ExitCode
-from slidesampler.cli.output import print_json, stderr, stdout
+from slidesampler.cli.options import JsonFlag
+from slidesampler.cli.output import print_json, status, stderr, stdout
 from slidesampler.errors import ReadError
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ def manifest(
         typer.Option(help="Category names of mask values; can be given again.", metavar="VALUE=NAME,..."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a manifest that is there.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")] = False,
+    json: JsonFlag = False,
 ) -> None:
     """Write a manifest for a folder of slides.
 
@@ -61,7 +60,7 @@ def manifest(
     called = parse_names(names)
     if output.exists() and not force:
         raise typer.BadParameter(f"{output} is there already; --force replaces it", param_hint="--output")
-    with _status("looking at slides"):
+    with status("looking at slides"):
         made = manifest_from_folder(
             folder, masks, destination=output, probe=probe_size, values=mask_values, names=called
         )
@@ -164,13 +163,3 @@ def _write(dataset: Any, output: Path) -> None:
         partial.replace(output)
     finally:
         partial.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _status(text: str) -> Iterator[None]:
-    console = stderr()
-    if not console.is_terminal:
-        yield
-        return
-    with console.status(text):
-        yield

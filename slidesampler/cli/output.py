@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["format_bytes", "format_seconds", "print_json", "print_table", "stderr", "stdout"]
+__all__ = ["format_bytes", "format_seconds", "print_json", "print_table", "status", "stderr", "stdout"]
 
 #: A file or pipe has no width; cells must not be cut there.
 _UNLIMITED = 10_000
@@ -38,6 +39,17 @@ def _console(stream: Any) -> Console:
         soft_wrap=True,
         width=None if terminal else _UNLIMITED,
     )
+
+
+@contextlib.contextmanager
+def status(text: str) -> Iterator[None]:
+    """Say on a terminal what is being done, for the body of a ``with`` block."""
+    console = stderr()
+    if not console.is_terminal:
+        yield
+        return
+    with console.status(text):
+        yield
 
 
 def print_json(value: Any) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,9 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from slidesampler.cli.exits import ExitCode
-from slidesampler.cli.labels import TISSUE_HELP, Tissue, label_spec_of
-from slidesampler.cli.output import print_json, stderr, stdout
-from slidesampler.cli.sample import parse_options, parse_size
+from slidesampler.cli.labels import label_spec_of
+from slidesampler.cli.options import (
+    JsonFlag,
+    LabelTissue,
+    ManifestFile,
+    OtherOptions,
+    Tissue,
+    parse_options,
+    parse_size,
+    workdir_option,
+)
+from slidesampler.cli.output import print_json, status, stderr, stdout
 
 if TYPE_CHECKING:
     from slidesampler.sampler import Sampler
@@ -47,9 +55,7 @@ class _Read:
 
 
 def report(
-    manifest: Annotated[
-        Path, typer.Argument(metavar="MANIFEST", help="A kwcoco file.", exists=True, dir_okay=False)
-    ],
+    manifest: ManifestFile,
     out: Annotated[
         Path,
         typer.Option("--out", "-o", help="The folder to write to; made when it is not there.", file_okay=False),
@@ -72,13 +78,11 @@ def report(
     ] = None,
     workdir: Annotated[
         Path | None,
-        typer.Option(
-            envvar="SLIDESAMPLER_WORKDIR",
-            help="The cache's folder: thumbnails, label layers and the foreground index are read from it.",
-            file_okay=False,
+        workdir_option(
+            "The cache's folder: thumbnails, label layers and the foreground index are read from it."
         ),
     ] = None,
-    tissue: Annotated[Tissue | None, typer.Option(help=TISSUE_HELP)] = None,
+    tissue: LabelTissue = None,
     n: Annotated[int | None, typer.Option("--n", "-n", min=1, help="source: windows an epoch.")] = None,
     seed: Annotated[int, typer.Option(help="source: same seed, same windows.")] = 0,
     epoch: Annotated[
@@ -88,21 +92,13 @@ def report(
     size: Annotated[
         str, typer.Option(help="source: output pixels, 256 or HEIGHT,WIDTH.", metavar="PIXELS")
     ] = "256",
-    option: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--option",
-            "-O",
-            help="source: any other option by its name in the library; the value is JSON or a word.",
-            metavar="NAME=VALUE",
-        ),
-    ] = None,
+    option: OtherOptions = None,
     title: Annotated[str, typer.Option(help="Heading of the page.")] = "What was sampled",
     max_slides: Annotated[
         int, typer.Option(min=0, help="Slides whose maps are drawn; the table has all of them.")
     ] = 12,
     force: Annotated[bool, typer.Option("--force", help="Replace a report that is there.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")] = False,
+    json: JsonFlag = False,
 ) -> None:
     """Show what was sampled, as one HTML page.
 
@@ -122,7 +118,7 @@ def report(
         )
     words = None if source is None else _words(source, n, seed, size, option)
     sampler = _open(manifest, workdir, tissue)
-    with _status("choosing windows" if log is None and windows is None else "reading windows"):
+    with status("choosing windows" if log is None and windows is None else "reading windows"):
         if log is not None:
             read = _from_log(sampler, log, epoch, words)
         elif windows is not None:
@@ -130,7 +126,7 @@ def report(
         else:
             assert words is not None
             read = _from_source(sampler, words, epoch or 0, n)
-    with _status("drawing"):
+    with status("drawing"):
         files = write_report(
             sampler,
             read.summary,
@@ -270,13 +266,3 @@ def _origin(manifest: Path, log: Path | None, windows: Path | None, source: str 
     if windows is not None:
         return f"Slides of {manifest.name}; windows of {windows.name}."
     return f"Slides of {manifest.name}; windows of source {source}."
-
-
-@contextlib.contextmanager
-def _status(text: str) -> Iterator[None]:
-    console = stderr()
-    if not console.is_terminal:
-        yield
-        return
-    with console.status(text):
-        yield

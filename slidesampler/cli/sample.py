@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json as json_module
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -11,8 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from slidesampler.cli.build import parse_ids
-from slidesampler.cli.labels import TISSUE_HELP, Tissue, label_spec_of
+from slidesampler.cli.labels import label_spec_of
+from slidesampler.cli.options import (
+    ImageIds,
+    JsonFlag,
+    LabelTissue,
+    ManifestFile,
+    OtherOptions,
+    parse_ids,
+    parse_options,
+    parse_size,
+    workdir_option,
+)
 from slidesampler.cli.output import print_json, stderr, stdout
 from slidesampler.cli.sample_tables import print_summary
 
@@ -20,7 +29,7 @@ if TYPE_CHECKING:
     from slidesampler.sampler import Sampler
     from slidesampler.target import Target
 
-__all__ = ["EXAMPLES", "parse_options", "parse_size", "sample"]
+__all__ = ["EXAMPLES", "sample"]
 
 EXAMPLES = (
     "\b\nExamples:\n"
@@ -35,9 +44,7 @@ COUNTED = 2000
 
 
 def sample(
-    manifest: Annotated[
-        Path, typer.Argument(metavar="MANIFEST", help="A kwcoco file.", exists=True, dir_okay=False)
-    ],
+    manifest: ManifestFile,
     source: Annotated[
         str,
         typer.Option(
@@ -48,13 +55,9 @@ def sample(
     ] = "balanced",
     workdir: Annotated[
         Path | None,
-        typer.Option(
-            envvar="SLIDESAMPLER_WORKDIR",
-            help="The cache's folder: label layers and the foreground index are read from it.",
-            file_okay=False,
-        ),
+        workdir_option("The cache's folder: label layers and the foreground index are read from it."),
     ] = None,
-    tissue: Annotated[Tissue | None, typer.Option(help=TISSUE_HELP)] = None,
+    tissue: LabelTissue = None,
     n: Annotated[
         int | None,
         typer.Option("--n", "-n", min=1, help="Windows an epoch; of a grid at most so many are drawn."),
@@ -70,10 +73,7 @@ def sample(
             min=1, help="Windows start at multiples of this many output pixels, so that fewer tiles are read."
         ),
     ] = None,
-    only_images: Annotated[
-        list[str] | None,
-        typer.Option(help="Image ids, separated by commas; can be given again.", metavar="IDS"),
-    ] = None,
+    only_images: ImageIds = None,
     pos_fraction: Annotated[
         float | None, typer.Option(min=0.0, max=1.0, help="balanced: share of positives.")
     ] = None,
@@ -95,15 +95,7 @@ def sample(
         str | None,
         typer.Option(help="rejection: the source that is wrapped; windows anywhere on tissue when not given."),
     ] = None,
-    option: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--option",
-            "-O",
-            help="Any other option of the source by its name in the library; the value is JSON or a word.",
-            metavar="NAME=VALUE",
-        ),
-    ] = None,
+    option: OtherOptions = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the summary; write nothing.")] = False,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Write the windows, a line of JSON each.", dir_okay=False)
@@ -117,7 +109,7 @@ def sample(
         typer.Option(help="Write a copy of the manifest with a box for each.", metavar="FILE", dir_okay=False),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")] = False,
+    json: JsonFlag = False,
 ) -> None:
     """Choose windows without reading pixels, and say what was chosen.
 
@@ -186,52 +178,6 @@ def sample(
         stdout().print(f"wrote {path}")
     if not written and not dry_run:
         stderr().print("nothing was written: say where with --out, --geojson or --kwcoco")
-
-
-def parse_size(word: str, option: str = "--size") -> int | tuple[int, int]:
-    """Return output pixels: ``256`` for ``"256"``, ``(128, 256)`` for ``"128,256"`` or ``"128x256"``.
-
-    Parameters
-    ----------
-    word : str
-    option : str
-        Named in the error.
-
-    Raises
-    ------
-    typer.BadParameter
-        For anything else.
-    """
-    parts = word.lower().replace("x", ",").split(",")
-    if not 1 <= len(parts) <= 2 or not all(part.strip().isdecimal() and int(part) for part in parts):
-        raise typer.BadParameter(
-            f"{word!r} is no size; give 256, or HEIGHT,WIDTH as in 128,256", param_hint=option
-        )
-    numbers = [int(part) for part in parts]
-    return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])
-
-
-def parse_options(words: Sequence[str] | None) -> dict[str, Any]:
-    """Return ``{"p": 0.95, "edge": "pad"}`` for ``["p=0.95", "edge=pad"]``.
-
-    Raises
-    ------
-    typer.BadParameter
-        For a word without ``=``, or a name that is given twice.
-    """
-    options: dict[str, Any] = {}
-    for word in words or ():
-        name, equals, value = word.partition("=")
-        name = name.strip().replace("-", "_")
-        if not equals or not name:
-            raise typer.BadParameter(f"{word!r} is not NAME=VALUE, as in p=0.95", param_hint="--option")
-        if name in options:
-            raise typer.BadParameter(f"{name!r} is given twice", param_hint="--option")
-        try:
-            options[name] = json_module.loads(value)
-        except ValueError:
-            options[name] = value
-    return options
 
 
 def _geojson_there(folder: Path | None) -> list[Path]:

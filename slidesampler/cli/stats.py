@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from slidesampler.cli.labels import TISSUE_HELP, Tissue, label_spec_of
+from slidesampler.cli.labels import label_spec_of
+from slidesampler.cli.options import JsonFlag, LabelTissue, ManifestFile, parse_size, workdir_option
 from slidesampler.cli.output import print_json, print_table, stdout
-from slidesampler.cli.sample import parse_size
 
 if TYPE_CHECKING:
     from slidesampler.sampling.survey_results import DatasetStatistics
@@ -27,18 +27,12 @@ LISTED = 20
 
 
 def stats(
-    manifest: Annotated[
-        Path, typer.Argument(metavar="MANIFEST", help="A kwcoco file.", exists=True, dir_okay=False)
-    ],
+    manifest: ManifestFile,
     workdir: Annotated[
         Path | None,
-        typer.Option(
-            envvar="SLIDESAMPLER_WORKDIR",
-            help="The cache's folder: label layers and the foreground index are read from it.",
-            file_okay=False,
-        ),
+        workdir_option("The cache's folder: label layers and the foreground index are read from it."),
     ] = None,
-    tissue: Annotated[Tissue | None, typer.Option(help=TISSUE_HELP)] = None,
+    tissue: LabelTissue = None,
     size: Annotated[
         str,
         typer.Option(
@@ -51,7 +45,7 @@ def stats(
     ] = 1000,
     draws: Annotated[int, typer.Option(min=1, help="Random windows that shares are estimated with.")] = 4000,
     seed: Annotated[int, typer.Option(help="Same seed, same estimates.")] = 0,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")] = False,
+    json: JsonFlag = False,
 ) -> None:
     """Say what there is to sample from, and what will not work.
 

@@ -7,7 +7,8 @@ import json
 import pytest
 
 from slidesampler import FixedSource, LabelSpec, NegativeSource, Sampler
-from slidesampler.cli.labels import Tissue, label_spec_of
+from slidesampler.cli.labels import label_spec_of
+from slidesampler.cli.options import Tissue
 from slidesampler.testing import make_dataset
 
 
