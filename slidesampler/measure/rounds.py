@@ -144,32 +144,55 @@ def run_round(
         if contender.failure:
             continue
         advance(contender.variant.name)
-        targets = [contender.target(place.part, Window(place.y, place.x, *window)) for place in places]
-        calls = [targets[start : start + batch] for start in range(0, len(targets), batch)]
         for name in PASSES:
             workers = threads if name.endswith("all") else 1
             try:
-                _open(contender, workers, with_mask=with_mask)
+                calls = _calls(contender, places, window, batch, _open(contender, with_mask=with_mask))
                 if name.startswith("cold") and not _dropped(contender):
                     continue
                 begin = time.perf_counter()
                 for call in calls:
                     contender.sampler.load_batch(call, threads=workers, with_mask=with_mask)
-                contender.rates[name].append(len(targets) / (time.perf_counter() - begin))
+                contender.rates[name].append(len(places) / (time.perf_counter() - begin))
             except Exception as error:  # one that cannot be read must not end the others
                 contender.failure = f"{type(error).__name__}: {error}"
                 break
         contender.sampler.close()
 
 
-def _open(contender: Contender, threads: int, *, with_mask: bool) -> None:
+def _open(contender: Contender, *, with_mask: bool) -> list[tuple[int, str]]:
     """Open the files anew, by reading a pixel of each image: training opens a file once and reads it for days.
 
     They were closed, so that nobody remembers tiles that were decoded, and no page is mapped and so kept.
+
+    Returns
+    -------
+    list of (int, str)
+        Number of channels and dtype of each part.
     """
     contender.sampler.close()
-    firsts = [contender.target(number, Window(0, 0, 1, 1)) for number in range(len(contender.parts))]
-    contender.sampler.load_batch(firsts, threads=threads, with_mask=with_mask)
+    kinds = []
+    for number in range(len(contender.parts)):
+        image = contender.sampler.load_sample(
+            contender.target(number, Window(0, 0, 1, 1)), with_mask=with_mask
+        ).image
+        kinds.append((image.shape[-1], image.dtype.name))
+    return kinds
+
+
+def _calls(
+    contender: Contender,
+    places: Sequence[Place],
+    window: tuple[int, int],
+    batch: int,
+    kinds: Sequence[tuple[int, str]],
+) -> list[list[dict[str, Any]]]:
+    """Return the targets of each call: at most ``batch``, all of one kind, so that they stack."""
+    alike: dict[tuple[int, str], list[dict[str, Any]]] = {}
+    for place in places:
+        target = contender.target(place.part, Window(place.y, place.x, *window))
+        alike.setdefault(kinds[place.part], []).append(target)
+    return [group[at : at + batch] for group in alike.values() for at in range(0, len(group), batch)]
 
 
 def _dropped(contender: Contender) -> bool:

@@ -199,8 +199,9 @@ class PositiveSource(CenteredSource):
         weighed = self._slide_rule.over(self.sampler, self._ids, self._areas())
         objects = self._objects(weighed.weights > 0)
         if not len(objects.classes):
+            masks = "choose='pixel' takes what masks hold; " if self.choose == "annotation" else ""
             raise SamplingError(
-                f"{self._scope} has no {self.choose} with a class to put a window around; "
+                f"{self._scope} has no {self.choose} with a class to put a window around; {masks}"
                 "use GridSource or NegativeSource for images without annotations"
             )
         for index in set(self._class_rule.named) - set(objects.classes.tolist()):

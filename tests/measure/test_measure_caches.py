@@ -162,7 +162,7 @@ class TestRun:
         self, manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         events: list[str] = []
-        close, load = Sampler.close, Sampler.load_batch
+        close, load, load_one = Sampler.close, Sampler.load_batch, Sampler.load_sample
 
         def spy_close(self):
             events.append("close")
@@ -170,17 +170,24 @@ class TestRun:
 
         def spy_load(self, targets, *arguments, **named):
             targets = list(targets)
-            events.append("open" if targets[0]["window"].shape == (1, 1) else f"read {len(targets)}")
+            events.append(f"read {len(targets)}")
             return load(self, targets, *arguments, **named)
+
+        def spy_load_one(self, target, *arguments, **named):
+            events.append(f"open {target['image_id']}")
+            return load_one(self, target, *arguments, **named)
 
         monkeypatch.setattr(Sampler, "close", spy_close)
         monkeypatch.setattr(Sampler, "load_batch", spy_load)
+        monkeypatch.setattr(Sampler, "load_sample", spy_load_one)
         monkeypatch.setattr("slidesampler.measure.rounds.can_drop", lambda: True)
         monkeypatch.setattr("slidesampler.measure.rounds.drop_files", lambda _: events.append("drop") or 0.0)
         measure_caches(manifest, tmp_path / "c", options(rounds=1, batch=1), variants=[NPY])
         # Two windows, one a call: cold and warm by one thread, cold and warm by two.
-        cold, warm = ["close", "open", "drop", "read 1", "read 1"], ["close", "open", "read 1", "read 1"]
-        assert events[events.index("open") - 1 :][:18] == cold + warm + cold + warm
+        opened, read = ["close", "open 1", "open 2"], ["read 1", "read 1"]
+        cold, warm = [*opened, "drop", *read], [*opened, *read]
+        rounds = events[events.index("drop") - len(opened) :]
+        assert rounds[: 2 * len(cold + warm)] == cold + warm + cold + warm
 
     def test_cold_is_not_claimed_where_files_stay_in_memory(
         self, manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -396,6 +403,18 @@ def test_slides_that_are_tiled_are_recorded_where_they_lie(tmp_path: Path) -> No
     assert auto.status == "measured", auto.reason
     assert auto.size_bytes < 10_000
     assert auto.build_megapixels_per_s is None
+
+
+def test_slides_of_different_kinds_are_measured_in_one_run(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    images = []
+    for number, (channels, dtype) in enumerate(((3, np.uint8), (1, np.uint16), (3, np.uint16)), 1):
+        np.save(tmp_path / f"{number}.npy", rng.integers(0, 256, (200, 250, channels)).astype(dtype))
+        images.append({"id": number, "file_name": str(tmp_path / f"{number}.npy")})
+    manifest = Manifest.load({"images": images})
+    found = measure_caches(manifest, tmp_path / "c", options(windows=9), variants=[IN_PLACE, NPY, RAW])
+    assert [(row.status, row.reason) for row in found] == [("measured", "")] * 3
+    assert len(found.parts) == 3
 
 
 class TestScratch:
