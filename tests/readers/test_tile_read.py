@@ -315,6 +315,8 @@ def zstd_headers(size):
     window = bytes([10 << 3])
     return {
         "streamed": b"\x00" + window,
+        # More than ZSTD's streams take.
+        "a window of 512 MiB": b"\x00" + bytes([19 << 3]),
         "one segment, 2 bytes": b"\x60" + struct.pack("<H", size - 256),
         "one segment, 4 bytes": b"\xa0" + struct.pack("<I", size),
         "window and 2 bytes": b"\x40" + window + struct.pack("<H", size - 256),
