@@ -36,6 +36,8 @@ def main() -> int:
         kind, target, threads = options.child
         print(json.dumps(run_child(kind, options.source, Path(target), int(threads))))
         return 0
+    if options.folder:
+        options.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         return compare(options, Path(folder))
 
