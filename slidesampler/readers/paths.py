@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import re
 
-from slidesampler.errors import SourceMissingError
+from slidesampler.errors import ReadError, SourceMissingError, UnsupportedSourceError
 
-__all__ = ["is_file_path", "require_file"]
+__all__ = ["blame_file", "is_file_path", "require_file"]
 
 #: ``DRIVER:...`` names of GDAL (``NETCDF:"a.nc":t``, ``GTIFF_DIR:2:a.tif``); a single letter is a drive.
 _CONNECTION = re.compile(r"^[A-Za-z][A-Za-z0-9_]+:")
@@ -31,3 +31,23 @@ def require_file(path: str) -> None:
             f"{path} is not there; correct the path in the manifest, mount the disk it is on, or build the "
             "cache again if it was an entry of the cache"
         )
+
+
+def blame_file(path: str) -> None:
+    """Raise what is wrong with a file that no library opens, where that is plain to see; else do nothing.
+
+    Raises
+    ------
+    ReadError
+        If this user may not read it.
+    UnsupportedSourceError
+        If it is a folder, or empty.
+    """
+    if not is_file_path(path):
+        return
+    if os.path.isdir(path):  # noqa: PTH112
+        raise UnsupportedSourceError(f"{path} is a folder; name a file in it")
+    if not os.access(path, os.R_OK):
+        raise ReadError(f"{path}: this user may not read it; ask whoever owns it for the right to")
+    if not os.path.getsize(path):  # noqa: PTH202
+        raise UnsupportedSourceError(f"{path} is empty; copy it again from where it came from")

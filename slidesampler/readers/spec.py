@@ -9,7 +9,7 @@ from slidesampler import _native
 from slidesampler.errors import MissingDependencyError, ReadError, StaleEntryError, UnsupportedSourceError
 from slidesampler.models import Asset, CacheEntry, ImageRecord
 from slidesampler.readers.base import Reader
-from slidesampler.readers.paths import require_file
+from slidesampler.readers.paths import blame_file, require_file
 from slidesampler.readers.tile_table import TABLE_SUFFIX, load_table
 
 __all__ = [
@@ -191,6 +191,7 @@ def _open_auto(spec: ReaderSpec) -> Reader:
         said.append(str(error))
     except UnsupportedSourceError as error:
         said.insert(0, str(error))
+    blame_file(spec.path)
     raise UnsupportedSourceError(
         f"{spec.path}: no reader opens it. {'; '.join(said)}. If it is an image, GDAL may lack the driver: a "
         "full set comes with: conda install -c conda-forge gdal libgdal-core; slides of vendors want: pip "
