@@ -39,9 +39,11 @@ def companion_files(path: Path) -> tuple[Path, ...]:
     OSError
         If the file or its folder cannot be read.
     """
-    suffix = path.suffix.lower()
-    found = {path.with_name(path.name + sidecar) for sidecar in _SIDECARS_APPENDED}
-    found |= {path.with_suffix(sidecar) for sidecar in _SIDECARS_INSTEAD}
+    suffix, name = path.suffix.lower(), str(path)
+    sidecars = [name + sidecar for sidecar in _SIDECARS_APPENDED]
+    sidecars += [name.removesuffix(path.suffix) + sidecar for sidecar in _SIDECARS_INSTEAD]
+    # Text until one is there: this is on the way to the first window of a slide.
+    found = {Path(item) for item in sidecars if os.path.isfile(item)}  # noqa: PTH113
     if suffix == ".mrxs":
         folder = path.with_suffix("")
         found |= {item for item in folder.rglob("*") if item.is_file()} if folder.is_dir() else set()
@@ -71,8 +73,9 @@ def local_file(name: str) -> Path | None:
         rest = rest.replace("{", "").replace("}", "")
         candidates = [Path(rest), *Path(rest).parents]
         return next((item for item in candidates if item.is_file()), None)
-    if Path(name).is_file():
-        return Path(name)
+    path = Path(name)
+    if path.is_file():
+        return path
     pieces = name.replace('"', "").split(":")
     for start in range(1, len(pieces)):
         for stop in range(len(pieces), start, -1):

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -75,7 +76,7 @@ def serialize_entry(entry: CacheEntry) -> str:
     return json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def load_entry(folder: Path) -> CacheEntry:
+def load_entry(folder: str | os.PathLike[str]) -> CacheEntry:
     """Read the record of an entry; its files are not looked at.
 
     Raises
@@ -87,7 +88,7 @@ def load_entry(folder: Path) -> CacheEntry:
     CacheError
         If a newer version of the package wrote it: not damaged, but not readable here.
     """
-    path = folder / ENTRY_FILE
+    path = os.path.join(folder, ENTRY_FILE)  # noqa: PTH118
     try:
         with open(path, "rb") as file:
             data = file.read(LIMIT_BYTES + 1)
@@ -100,9 +101,9 @@ def load_entry(folder: Path) -> CacheEntry:
     return parse_entry(data, folder)
 
 
-def parse_entry(data: bytes, folder: Path) -> CacheEntry:
+def parse_entry(data: bytes, folder: str | os.PathLike[str]) -> CacheEntry:
     """Return the entry that the text of ``entry.json`` describes; raises as :func:`load_entry` does."""
-    path = folder / ENTRY_FILE
+    path = os.path.join(folder, ENTRY_FILE)  # noqa: PTH118
     try:
         values = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -118,13 +119,13 @@ def parse_entry(data: bytes, folder: Path) -> CacheEntry:
     if type(version) is not int or version != FORMAT_VERSION:
         raise CorruptEntryError(f"{path}: format is {version!r}, not {FORMAT_VERSION}")
     try:
-        return _entry(values, folder)
+        return _entry(values, os.fspath(folder))
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         what = f"{error.args[0]} is missing" if isinstance(error, KeyError) else error
         raise CorruptEntryError(f"{path} is not a record of an entry: {what}") from None
 
 
-def _entry(values: Mapping[str, Any], folder: Path) -> CacheEntry:
+def _entry(values: Mapping[str, Any], folder: str) -> CacheEntry:
     shape = tuple(_list(values, "shape", _positive))
     levels = tuple(_list(values, "levels", _level))
     if len(shape) != 3 or not levels or (levels[0].height, levels[0].width) != shape[:2]:
@@ -152,7 +153,7 @@ def _entry(values: Mapping[str, Any], folder: Path) -> CacheEntry:
     return CacheEntry(
         kind=kind,
         key=_get(values, "key", str),
-        folder=str(folder),
+        folder=folder,
         files=files,
         backend=backend,
         shape=(shape[0], shape[1], shape[2]),
@@ -232,13 +233,13 @@ def _level(value: Any) -> Level:
     return Level(_positive(value[0]), _positive(value[1]), (_number(value[2]), _number(value[3])))
 
 
-def _file(name: str, folder: Path, in_place: bool) -> str:
-    pure = PurePosixPath(name)
+def _file(name: str, folder: str, in_place: bool) -> str:
+    absolute, parts = name.startswith("/"), name.split("/")
     if in_place:
-        return name if pure.is_absolute() else str(_fail("the file used in place", name))
-    if not name or "\0" in name or pure.is_absolute() or ".." in pure.parts:
+        return name if absolute else str(_fail("the file used in place", name))
+    if not name or "\0" in name or absolute or ".." in parts:
         raise ValueError(f"the file {name!r} is not in the entry's folder")
-    return str(folder / pure)
+    return os.path.join(folder, *parts)  # noqa: PTH118
 
 
 def own_files(entry: CacheEntry) -> dict[str, str]:

@@ -138,7 +138,7 @@ def canonical_name(name: str) -> str:
 
     Does not depend on whether the file exists, so that an entry is found after its slide went to cold storage.
     """
-    plain = not name.startswith((ARRAY_SCHEME, "/vsi")) and Path(name).is_absolute()
+    plain = not name.startswith((ARRAY_SCHEME, "/vsi")) and os.path.isabs(name)  # noqa: PTH117
     return os.path.realpath(name) if plain else name
 
 

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -75,7 +76,7 @@ def check_files(entry: CacheEntry) -> None:
             # The file is the source: whether it is there, and what it was, its stamps say.
             continue
         try:
-            size = Path(name).stat().st_size
+            size = os.stat(name).st_size  # noqa: PTH116
         except OSError as error:
             raise CorruptEntryError(f"{name} is recorded in {entry.folder}, but: {error.strerror}") from None
         if size != entry.sizes_bytes[role]:
@@ -202,21 +203,21 @@ class CacheStore:
         A rebuild may replace the entry at any time: a reader that gets ``FileNotFoundError`` for one of its
         files looks it up again, once.
         """
-        command = self.build_command(record, backend, codec=codec, tile=tile)
-        folder = self.workdir / "images" / image_folder_name(record)
+        command = partial(self.build_command, record, backend, codec=codec, tile=tile)
+        folder = os.path.join(self.workdir, "images", image_folder_name(record))  # noqa: PTH118
         codec = None if codec == "auto" or backend == "npy" else codec
         tile = None if backend == "npy" else tile
         found: list[CacheEntry] = []
         newer: CacheError | None = None
         for name in variants_in(folder, "npy" if backend == "npy" else "cog"):
             try:
-                entry = load_entry(folder / name)
+                entry = load_entry(os.path.join(folder, name))  # noqa: PTH118
             except FileNotFoundError:
                 continue
             except CorruptEntryError as error:
                 # Which one was built last cannot be known any more.
                 if asked_for(name, codec, tile):
-                    raise CorruptEntryError(f"{error}; build it again:\n{command}") from error
+                    raise CorruptEntryError(f"{error}; build it again:\n{command()}") from error
                 continue
             except CacheError as error:
                 newer = error
@@ -226,7 +227,7 @@ class CacheStore:
         if not found:
             raise newer or CacheMissError(
                 f"image {record.image_id} ({record.name}) has no {backend} entry in {self.workdir}; build it:\n"
-                f"{command}"
+                f"{command()}"
             )
         return self._checked(max(found, key=lambda entry: (entry.created, entry.folder)), command)
 
@@ -256,42 +257,42 @@ class CacheStore:
         CacheMissError, StaleEntryError, CorruptEntryError, CacheError
             As :meth:`find_image` does.
         """
-        command = self.build_command(record, "cog", instances=instances, label_spec=label_spec)
+        command = partial(self.build_command, record, "cog", instances=instances, label_spec=label_spec)
         folder = self.label_folder(manifest, record, label_spec)
         try:
             entry = load_entry(folder)
         except FileNotFoundError:
             entry = None
         except CorruptEntryError as error:
-            raise CorruptEntryError(f"{error}; build it again:\n{command}") from error
+            raise CorruptEntryError(f"{error}; build it again:\n{command()}") from error
         if entry is None or (instances and "instances" not in entry.files):
             what = "instance layer" if instances else "label layer"
             raise CacheMissError(
                 f"image {record.image_id} ({record.name}) has no {what} of these annotations in {self.workdir}"
-                f"; build it:\n{command}"
+                f"; build it:\n{command()}"
             )
         if shape is not None and entry.shape[:2] != shape:
             raise StaleEntryError(
                 f"{folder} is of {entry.shape[0]} x {entry.shape[1]} pixels, the image has {shape[0]} x "
-                f"{shape[1]}; build it again:\n{command}"
+                f"{shape[1]}; build it again:\n{command()}"
             )
         return self._checked(entry, command)
 
-    def _checked(self, entry: CacheEntry, command: str) -> CacheEntry:
+    def _checked(self, entry: CacheEntry, command: Callable[[], str]) -> CacheEntry:
         try:
             check_files(entry)
         except CorruptEntryError as error:
             # A rebuild may have replaced the files between reading the record and looking at them.
             again = _reload(entry)
             if again is None or again == entry:
-                raise CorruptEntryError(f"{error}; build it again:\n{command}") from None
+                raise CorruptEntryError(f"{error}; build it again:\n{command()}") from None
             entry = again
         state = check_source(entry)
         if state.status == "changed" or (state.status == "gone" and entry.in_place):
             name = entry.source["record"]["name"]
             raise StaleEntryError(
                 f"the source of {name} is not what {entry.folder} was built from: {state.detail}; build it "
-                f"again:\n{command}"
+                f"again:\n{command()}"
             )
         return entry
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 
 from slidesampler.models import CacheEntry
 
 __all__ = ["asked_for", "stored_as", "variants_in"]
 
 
-def variants_in(folder: Path, backend: str) -> list[str]:
+def variants_in(folder: str | os.PathLike[str], backend: str) -> list[str]:
     """Return the names of the folders of a backend, sorted; none where the image has none."""
     try:
-        return sorted(item.name for item in folder.glob(f"{backend}-*-*-*"))
+        names = os.listdir(folder)  # noqa: PTH208 - on the way to the first window of a slide, as is all of this
     except OSError:
         return []
+    return sorted(name for name in names if name.startswith(f"{backend}-") and name.count("-") >= 3)
 
 
 def asked_for(name: str, codec: str | None, tile: int | None) -> bool:

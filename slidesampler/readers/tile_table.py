@@ -19,7 +19,7 @@ import os
 import struct
 import sys
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -207,33 +207,14 @@ def _contents(path: str | os.PathLike[str]) -> memoryview:
 
 
 def _table(data: memoryview) -> TileTable:
-    magic, length, _, images, masks, total = _HEAD.unpack_from(data)
+    magic, length, crc, images, masks, total = _HEAD.unpack_from(data)
     if magic != _MAGIC:
         raise ValueError("it begins as another file does")
-    stop = _HEAD.size + length + (images + masks) * _LEVEL.size
+    start = _HEAD.size + length
+    stop = start + (images + masks) * _LEVEL.size
     if total != len(data) or stop > total:
         raise ValueError(f"it has {len(data)} bytes, it says {total}")
-    table, places = _parse(bytes(data[:stop]))
-    arrays = data[stop:]
-    layouts = [
-        TileLayout(arrays[place.offsets], arrays[place.counts], bytes(arrays[place.jpeg_tables]), *item[3:])
-        for place, item in zip(places, (*table.image, *table.masks), strict=True)
-    ]
-    return replace(table, image=tuple(layouts[:images]), masks=tuple(layouts[images:]))
-
-
-class _Places(NamedTuple):
-    """Where the arrays of a level are among all arrays, bytes."""
-
-    offsets: slice
-    counts: slice
-    jpeg_tables: slice
-
-
-def _parse(head: bytes) -> tuple[TileTable, tuple[_Places, ...]]:
-    """Return what the head of a table says, with empty arrays, and where the arrays are."""
-    _, length, crc, images, _, total = _HEAD.unpack_from(head)
-    start = _HEAD.size + length
+    head, arrays = bytes(data[:stop]), data[stop:]
     if zlib.crc32(head[_HEAD.size :]) != crc:
         raise ValueError("its header is damaged")
     header = json.loads(head[_HEAD.size : start])
@@ -241,8 +222,9 @@ def _parse(head: bytes) -> tuple[TileTable, tuple[_Places, ...]]:
         raise ValueError("it was made on a machine of the other byte order")
     # Not iter_unpack: it exports the view for as long as it lives, and a garbage collection that comes upon
     # both in the traceback of an error ends the process.
-    records = [_LEVEL.unpack_from(head, place) for place in range(start, len(head), _LEVEL.size)]
-    layouts, places = zip(*(_layout(record, total - len(head)) for record in records), strict=True)
+    layouts = tuple(
+        _layout(_LEVEL.unpack_from(head, place), arrays) for place in range(start, stop, _LEVEL.size)
+    )
     size_bytes, mtime_ns, stamp = header["stamp"]
     height, width, count = header["shape"]
     valid, value = header["valid"]
@@ -260,25 +242,29 @@ def _parse(head: bytes) -> tuple[TileTable, tuple[_Places, ...]]:
         layouts[images:],
     )
     _check(table)
-    return table, places
+    return table
 
 
-def _layout(record: tuple[Any, ...], array_bytes: int) -> tuple[TileLayout, _Places]:
-    offsets, counts, jpeg_tables, length, *numbers, empty, name = record
+def _layout(record: tuple[Any, ...], arrays: memoryview) -> TileLayout:
+    offsets, counts, tables, length, *numbers, empty, name = record
     height, width, tile_height, tile_width, _, itemsize, *_ = numbers
     dtype, size = _DTYPES[name]
     if not (height and width and tile_height and tile_width) or itemsize != size:
         raise ValueError(f"a level of {height} x {width} pixels of {itemsize} bytes")
     table_bytes = 8 * -(-height // tile_height) * -(-width // tile_width)
-    last = max(offsets + table_bytes, counts + table_bytes, jpeg_tables + length)
-    if last > array_bytes or offsets % 8 or counts % 8:
+    last = max(offsets + table_bytes, counts + table_bytes, tables + length)
+    if last > len(arrays) or offsets % 8 or counts % 8:
         raise ValueError("an array is not where it says")
-    places = _Places(
-        slice(offsets, offsets + table_bytes),
-        slice(counts, counts + table_bytes),
-        slice(jpeg_tables, jpeg_tables + length),
+    return TileLayout._make(
+        (
+            arrays[offsets : offsets + table_bytes],
+            arrays[counts : counts + table_bytes],
+            bytes(arrays[tables : tables + length]),
+            *numbers,
+            empty[:size],
+            dtype,
+        )
     )
-    return TileLayout._make((b"", b"", b"", *numbers, empty[:size], dtype)), places
 
 
 def _check(table: TileTable) -> None:
