@@ -8,6 +8,7 @@ numpy function that looks at all annotations is a single call, and leaves an arr
 from __future__ import annotations
 
 import gc
+import hashlib
 import importlib.util
 import sys
 import tracemalloc
@@ -19,6 +20,7 @@ import pytest
 from osgeo import gdal, gdal_array
 
 from slidesampler import Sampler, Window, _native
+from slidesampler.cache import fingerprint, store
 from slidesampler.testing import make_array
 
 pytestmark = pytest.mark.skipif(_native.tiles is None, reason="counts what the compiled reader does")
@@ -198,6 +200,41 @@ def test_number_of_annotations(tmp_path, counter, write_slide):
     assert len(sampler.load_sample(small).annots) == 1
     # A bit an annotation would be 12,500 bytes.
     assert (many - few < 8000).all()
+
+
+def test_first_visit_of_a_slide(tmp_path, monkeypatch, write_slide):
+    """To find its entries, neither the slide, which nobody has written to, nor its annotations are read."""
+    monkeypatch.setattr(fingerprint, "RECENT_NS", -(10**12))
+    hashed = []
+
+    class CountingHash:
+        def __init__(self, data=b"", **options):
+            self.real = blake2b(data, **options)
+            hashed.append(len(data))
+
+        def update(self, data):
+            self.real.update(data)
+            hashed.append(len(data))
+
+        def hexdigest(self):
+            return self.real.hexdigest()
+
+    blake2b = hashlib.blake2b
+    found = []
+    for side, count in ((COMMON, 6), (16 * COMMON, 20_000)):
+        slide = write_slide(tmp_path / f"{side}.tif", side)
+        unseen = [(COMMON - BOX, COMMON - BOX)] * count
+        sampler = open_sampler(tmp_path / f"cache-{side}", [(slide, side)], unseen)
+        # As in another process.
+        store._COMPARED.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(hashlib, "blake2b", CountingHash)
+            sampler.load_sample({"image_id": 1, **TARGETS[0]})
+        found.append(sum(hashed))
+        hashed.clear()
+    # Names of folders, and up to 4 KiB of a file of the cache.
+    assert min(found) > 0
+    assert max(found) < 8000
 
 
 def _same(found):

@@ -90,9 +90,9 @@ def check_source(entry: CacheEntry, *, content: bool = True, full: bool = False)
     ----------
     entry : CacheEntry
     content : bool
-        Compare the sampled content too, once per process and entry.
+        Compare the sampled content too where somebody may have written to it, once per process and entry.
     full : bool
-        Compare it again even if this process did, and the hash of whole files where recorded.
+        Compare it in any case, and the hash of whole files where recorded.
     """
     recorded = recorded_stamps(entry)
     record = record_from_dict(entry.source["record"])
