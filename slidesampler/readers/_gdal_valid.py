@@ -78,7 +78,7 @@ class ValidMask:
         if self._nodata:
             any_real = np.zeros(window.shape, dtype=bool)
             for index in self._nodata:
-                any_real |= self._read_mask(dataset, window, index)
+                any_real |= self._read_nodata(dataset, window, index)
             valid &= any_real
         if self._mask:
             valid &= self._read_dataset_mask(dataset, window, level)
@@ -100,6 +100,13 @@ class ValidMask:
         found: NDArray[np.bool_] = mask != 0
         return found
 
+    def _read_nodata(self, dataset: Any, window: Window, index: int) -> NDArray[np.bool_]:
+        values = [of.GetRasterBand(index).GetNoDataValue() for of in (self._source.base, dataset)]
+        if values[0] is not None and values[1] is None:
+            # Overviews that are older than the nodata value do not know of it: all their pixels would be valid.
+            return self._decimate_mask(dataset, window, index)
+        return self._read_mask(dataset, window, index)
+
     def _read_dataset_mask(self, dataset: Any, window: Window, level: int) -> NDArray[np.bool_]:
         reduced = self._reduced.get(level)
         if reduced is None:
@@ -107,10 +114,14 @@ class ValidMask:
         if reduced:
             return self._read_mask(dataset, window, 1)
         # A mask added after the overviews has none of its own, and GDAL then calls every pixel of theirs valid.
+        return self._decimate_mask(dataset, window, 1)
+
+    def _decimate_mask(self, dataset: Any, window: Window, index: int) -> NDArray[np.bool_]:
+        """Return a window of an overview's mask by that of the full image."""
         base = self._source.base
         size = (base.RasterYSize, base.RasterXSize)
         here = Level.of(size, (dataset.RasterYSize, dataset.RasterXSize))
-        return decimate(lambda part: self._read_mask(base, part, 1), window, here, size)
+        return decimate(lambda part: self._read_mask(base, part, index), window, here, size)
 
 
 def _one_nodata(dataset: Any, bands: list[int]) -> int | None:

@@ -94,6 +94,25 @@ def test_nodata_where_every_band_is_nodata(tmp_path, kind):
         np.testing.assert_array_equal(valid, expected)
 
 
+@pytest.mark.parametrize("older", [False, True])
+def test_nodata_of_overviews_that_are_older_than_it(tmp_path, older):
+    """GDAL alone says that every pixel of these overviews is valid."""
+    image = noise(128, 192) // 2 + 1
+    hole = np.zeros((128, 192), bool)
+    hole[32:64, 48:96] = True
+    image[hole] = 0
+    path = write_tiff(tmp_path / "a.tif", image, nodata=() if older else (0, 0, 0))
+    dataset = gdal.Open(str(path), gdal.GA_Update)
+    dataset.BuildOverviews("NEAREST", [2, 4])
+    for band in range(1, 4):
+        dataset.GetRasterBand(band).SetNoDataValue(0)
+    del dataset
+    for level in range(3):
+        reader, valid = read_valid(path, level)
+        np.testing.assert_array_equal(valid, ~hole[:: 2**level, :: 2**level])
+    assert len(reader.levels) == 3
+
+
 def test_nodata_that_is_not_a_number(tmp_path):
     image = noise(40, 50, 1, "float32")
     image[noise(40, 50, 1) > 128] = np.nan
