@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import shlex
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -85,6 +86,7 @@ def manifest(
     else:
         classes = f" of {', '.join(categories)}" if categories else ""
         stdout().print(f"{output}: {len(images)} slides, {masked} with a mask{classes}")
+        stdout().print(f"next: slidesampler build {shlex.quote(str(output))} --workdir cache")
     if made.errors:
         raise typer.Exit(int(ExitCode.FAILED))
 

@@ -35,6 +35,7 @@ def test_slides_with_sizes_and_masks_with_categories(run, folder):
     result = run("manifest", folder / "slides", "--masks", folder / "masks", "-o", output)
     assert result.exit_code == 0, result.output
     assert "2 slides, 1 with a mask of class_2, class_7" in result.stdout
+    assert result.stdout.splitlines()[-1].startswith("next: slidesampler build ")
     dataset = kwcoco.CocoDataset(str(output))
     images = {image["name"]: image for image in dataset.imgs.values()}
     assert [(images[n]["height"], images[n]["width"]) for n in ("one", "two")] == [(70, 90), (70, 90)]
