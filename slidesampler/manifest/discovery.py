@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from slidesampler.errors import ManifestError
@@ -35,7 +35,9 @@ SLIDE_SUFFIXES = tuple(
 )
 
 
-def find_slides(folder: Path, skip: Path | None = None) -> list[Path]:
+def find_slides(
+    folder: Path, skip: Path | None = None, on_error: Callable[[OSError], None] | None = None
+) -> list[Path]:
     """Return the slides in a folder and its subfolders, one path a slide, sorted.
 
     Left out are hidden files, the folder of data files beside an MRXS, the images that a VMS or VMU file
@@ -47,32 +49,35 @@ def find_slides(folder: Path, skip: Path | None = None) -> list[Path]:
     folder : Path
     skip : Path, optional
         A folder inside that is not entered.
+    on_error : callable, optional
+        Told of every folder that cannot be listed; they are passed over.
 
     Raises
     ------
     ManifestError
         If there is no such folder.
     """
-    return sorted(path for found in _walk(folder, skip) for path in _slides_of(found))
+    return sorted(path for found in _walk(folder, skip, on_error) for path in _slides_of(found))
 
 
-def find_masks(folder: Path) -> list[Path]:
-    """Return the mask images in a folder and its subfolders, sorted.
+def find_masks(folder: Path, on_error: Callable[[OSError], None] | None = None) -> list[Path]:
+    """Return the mask images in a folder and its subfolders, sorted; ``on_error`` as for :func:`find_slides`.
 
     Raises
     ------
     ManifestError
         If there is no such folder.
     """
-    return sorted(path for found in _walk(folder) for path in found if path.suffix.lower() in MASK_SUFFIXES)
+    files = (path for found in _walk(folder, None, on_error) for path in found)
+    return sorted(path for path in files if path.suffix.lower() in MASK_SUFFIXES)
 
 
-def _walk(folder: Path, skip: Path | None = None) -> Iterator[list[Path]]:
+def _walk(folder: Path, skip: Path | None, on_error: Callable[[OSError], None] | None) -> Iterator[list[Path]]:
     """Yield the files of every folder but the hidden ones; links may lead in circles."""
     if not folder.is_dir():
         raise ManifestError(f"{folder} is no folder; give the folder that holds the images")
     entered = set() if skip is None else {skip.resolve()}
-    for at, subfolders, names in os.walk(folder, followlinks=True):
+    for at, subfolders, names in os.walk(folder, onerror=on_error, followlinks=True):
         here = Path(at)
         if here.resolve() in entered:
             subfolders.clear()

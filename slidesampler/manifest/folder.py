@@ -91,8 +91,8 @@ def manifest_from_folder(
     Returns
     -------
     FolderManifest
-        With a note for every file that could not be read, every mask without a slide or of another size, and
-        names that are there twice.
+        With a note for every file or folder that could not be read, every mask without a slide or of another
+        size, and names that are there twice.
 
     Raises
     ------
@@ -109,7 +109,12 @@ def manifest_from_folder(
         )
     target = root / "slides.kwcoco.json" if destination is None else Path(destination).absolute()
     notes: list[FolderNote] = []
-    slides = _probed(find_slides(root, mask_root), probe, notes)
+
+    def note_folder(error: OSError) -> None:
+        problem = f"folder {error.filename} cannot be listed, so what is in it is left out: {error.strerror}"
+        notes.append(FolderNote("error", str(error.filename), problem))
+
+    slides = _probed(find_slides(root, mask_root, note_folder), probe, notes)
     if not slides:
         raise ManifestError(
             f"{root} holds no slide that can be read: "
@@ -118,7 +123,7 @@ def manifest_from_folder(
     mask_of: dict[Path, Path] = {}
     present: set[int] = set()
     if mask_root is not None and values is not None:
-        matched = _match(list(slides), root, find_masks(mask_root), mask_root, notes)
+        matched = _match(list(slides), root, find_masks(mask_root, note_folder), mask_root, notes)
         for slide, mask in matched.items():
             found = _mask_values(mask, slides[slide], probe, values, notes)
             if found is not None:

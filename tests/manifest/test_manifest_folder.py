@@ -233,3 +233,23 @@ def test_contradictions_say_so(tmp_path, arrays):
 
     with pytest.raises(ManifestError, match=r"no slide that can be read: .*no format"):
         manifest_from_folder(slides, probe=unreadable)
+
+
+def test_a_folder_that_cannot_be_listed_is_reported(tmp_path, monkeypatch):
+    for name in ("open", "closed"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}.tif").touch()
+    scandir = os.scandir
+
+    def refuse(path):
+        # Root may list everything.
+        if Path(path).name == "closed":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    made = manifest_from_folder(tmp_path)
+    assert [image["name"] for image in made.dataset.dataset["images"]] == ["open"]
+    (note,) = made.errors
+    assert note.path == str(tmp_path / "closed")
+    assert "Permission denied" in note.message
