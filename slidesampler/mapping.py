@@ -7,16 +7,17 @@ can be told not to): a process that maps thousands of files would run out of the
 from __future__ import annotations
 
 import ctypes
+import math
 import mmap
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["map_file"]
+__all__ = ["map_file", "map_npy"]
 
 
 def map_file(descriptor: int, size: int) -> NDArray[np.uint8]:
@@ -44,6 +45,25 @@ def map_file(descriptor: int, size: int) -> NDArray[np.uint8]:
     if _CALLS is None:
         return np.frombuffer(mmap.mmap(descriptor, size, access=mmap.ACCESS_READ), np.uint8)
     return np.asarray(_Mapping(descriptor, size))
+
+
+def map_npy(file: BinaryIO) -> NDArray[Any]:
+    """Return the array in an open ``.npy`` file, mapped and read-only; the file may be closed.
+
+    Raises
+    ------
+    OSError
+        If it cannot be mapped.
+    ValueError
+        If it is no such file, holds objects, is cut off, or has bytes behind the array.
+    """
+    if np.lib.format.read_magic(file) != (1, 0):
+        raise ValueError(f"{file.name} is no .npy file of version 1")
+    shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
+    start, size = file.tell(), os.fstat(file.fileno()).st_size
+    if dtype.hasobject or size != start + math.prod(shape) * dtype.itemsize:
+        raise ValueError(f"{file.name} has {size} bytes, which are not those of {dtype} {shape}")
+    return map_file(file.fileno(), size)[start:].view(dtype).reshape(shape, order="F" if fortran_order else "C")
 
 
 def _calls() -> tuple[Callable[..., int], Callable[..., int]] | None:

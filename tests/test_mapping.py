@@ -77,3 +77,33 @@ def test_a_forked_child_has_it_and_lets_it_go_for_itself(file):
         os._exit(0 if data == file.read_bytes() and not is_mapped(file) else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert found.tobytes() == file.read_bytes()
+
+
+@pytest.mark.parametrize("dtype", ["u1", "<i8", "f4"])
+@pytest.mark.parametrize("shape", [(0,), (7,), (3, 0, 2), (5, 4)])
+def test_an_npy_file_is_the_array_that_was_saved(tmp_path, dtype, shape):
+    array = np.arange(np.prod(shape)).astype(dtype).reshape(shape)
+    for order in "CF":
+        np.save(tmp_path / "a.npy", np.asarray(array, order=order))
+        with (tmp_path / "a.npy").open("rb") as opened:
+            found = mapping.map_npy(opened)
+        np.testing.assert_array_equal(found, array, strict=True)
+        assert not found.flags.writeable
+        assert not found.flags.owndata
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[:-1], lambda data: data + b"x", lambda _: b"II*\0" + bytes(99)]
+)
+def test_what_is_no_npy_file_is_an_error(tmp_path, damage):
+    path = tmp_path / "a.npy"
+    np.save(path, np.arange(9))
+    path.write_bytes(damage(path.read_bytes()))
+    with path.open("rb") as opened, pytest.raises(ValueError, match=r"a\.npy has|magic"):
+        mapping.map_npy(opened)
+
+
+def test_objects_are_refused(tmp_path):
+    np.save(tmp_path / "a.npy", np.array([None]))
+    with (tmp_path / "a.npy").open("rb") as opened, pytest.raises(ValueError, match=r"a\.npy has"):
+        mapping.map_npy(opened)

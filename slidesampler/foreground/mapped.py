@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from slidesampler.mapping import map_npy
+
 __all__ = ["map_arrays", "write_arrays"]
 
-#: Smaller arrays are read instead of mapped: a mapping holds a file descriptor.
+#: Smaller arrays are read instead of mapped, which is quicker.
 _MAP_FROM_BYTES = 1 << 18
 
 
@@ -42,14 +44,10 @@ def map_arrays(folder: Path, described: Mapping[str, Any]) -> dict[str, NDArray[
     found = {}
     for name, (dtype, shape) in described.items():
         path = folder / f"{name}.npy"
-        array: NDArray[Any]
-        if path.stat().st_size >= _MAP_FROM_BYTES:
-            # Slicing a numpy.memmap is slow, a plain view of it is not.
-            array = np.asarray(np.lib.format.open_memmap(path, mode="r"))
-        else:
-            with open(path, "rb") as file:
-                array = np.lib.format.read_array(file, allow_pickle=False)
-            array.setflags(write=False)
+        with open(path, "rb") as file:
+            large = path.stat().st_size >= _MAP_FROM_BYTES
+            array = map_npy(file) if large else np.lib.format.read_array(file, allow_pickle=False)
+        array.setflags(write=False)
         if array.dtype.str != dtype or list(array.shape) != shape:
             raise ValueError(f"{path} holds {array.dtype.str} {array.shape}, recorded was {dtype} {shape}")
         found[name] = array

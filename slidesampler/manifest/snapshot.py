@@ -11,21 +11,20 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-import math
 import os
 import secrets
 import shutil
 import threading
 import weakref
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from slidesampler.errors import ManifestError
 from slidesampler.manifest.columns import Columns, checksum_of, flatten, frozen, unflatten
-from slidesampler.mapping import map_file
+from slidesampler.mapping import map_npy
 
 __all__ = ["PICKLED", "default_snapshot_dir", "is_intact", "open_shared", "open_snapshot", "save_snapshot"]
 
@@ -168,20 +167,10 @@ def _read(folder: Path, name: str, dtype: str, shape: list[int]) -> NDArray[Any]
     path = folder / f"{name}.npy"
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
-        array = _map(file, size) if size >= _MAP_FROM_BYTES else np.lib.format.read_array(file)
+        array = map_npy(file) if size >= _MAP_FROM_BYTES else np.lib.format.read_array(file)
     if array.dtype.str != dtype or list(array.shape) != shape:
         raise ValueError(f"{path.name} holds {array.dtype.str} {array.shape}, recorded was {dtype} {shape}")
     return array
-
-
-def _map(file: BinaryIO, size: int) -> NDArray[Any]:
-    if np.lib.format.read_magic(file) != (1, 0):
-        raise ValueError("it is no .npy file of version 1")
-    shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
-    start = file.tell()
-    if fortran_order or dtype.hasobject or size != start + math.prod(shape) * dtype.itemsize:
-        raise ValueError(f"it has {size} bytes, which are not those of {dtype} {shape}")
-    return map_file(file.fileno(), size)[start:].view(dtype).reshape(shape)
 
 
 # Two manifests unpickled in one process map the columns once; the mapping goes when the last manifest goes.
