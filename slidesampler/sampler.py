@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,16 +11,8 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from slidesampler.batching import Batch, BatchLoader
-from slidesampler.cache import (
-    BuildPlan,
-    BuildReport,
-    BuildSpec,
-    CacheStore,
-    Progress,
-    build,
-    plan_build,
-)
-from slidesampler.cache.tile_size import TileSize, resolve_tile
+from slidesampler.building import BuildsCache
+from slidesampler.cache import CacheStore
 from slidesampler.choosing import ChoosesWindows
 from slidesampler.errors import ReadError
 from slidesampler.foreground import ForegroundIndex
@@ -48,7 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["Sampler"]
 
 
-class Sampler(ChoosesWindows):
+class Sampler(BuildsCache, ChoosesWindows):
     """Answers windows of the images of a manifest, with masks and annotations.
 
     Safe to use from any number of threads, and after fork or spawn: file handles are lent to one thread of one
@@ -212,113 +204,7 @@ class Sampler(ChoosesWindows):
         """Return the names of an image's channels; empty where nobody named them."""
         return self._sources.get(image_id).channels
 
-    # Building ---------------------------------------------------------------------------------------------
-
-    def plan(
-        self,
-        backend: str | None = None,
-        *,
-        codec: str = "auto",
-        quality: int | None = None,
-        tile: TileSize = 256,
-        window: int | tuple[int, int] | None = None,
-        only_images: Sequence[int] | None = None,
-        labels: bool = True,
-        instances: bool = False,
-        full_hash: bool = False,
-        force: bool = False,
-    ) -> BuildPlan:
-        """Return what :meth:`build` with the same arguments would do, and why, without doing it."""
-        tile = resolve_tile(tile, window, codec=codec)
-        spec = self._spec(backend, codec, quality, tile, labels, instances, full_hash)
-        return plan_build(self.manifest, spec, self._store(), only_images=only_images, force=force)
-
-    def build(
-        self,
-        backend: str | None = None,
-        *,
-        codec: str = "auto",
-        quality: int | None = None,
-        tile: TileSize = 256,
-        window: int | tuple[int, int] | None = None,
-        jobs: int = 1,
-        only_images: Sequence[int] | None = None,
-        labels: bool = True,
-        instances: bool = False,
-        full_hash: bool = False,
-        force: bool = False,
-        progress: Progress | None = None,
-    ) -> BuildReport:
-        """Build the cache: what is missing or stale, nothing else.
-
-        One image that cannot be built does not stop the others: look at ``report.failed``.
-
-        Parameters
-        ----------
-        backend : {"auto", "cog", "npy"}, optional
-            The sampler's own where None (``"cog"`` where it has none). ``"auto"`` records sources whose tiles
-            can be read where they lie, and converts the others to COG.
-        codec : {"auto", "zstd", "deflate", "lzw", "jpeg", "webp", "none"}
-            ``"auto"`` never adds loss.
-        quality : int, optional
-            1 to 100, for jpeg and webp.
-        tile : {128, 256, 512} or "auto"
-            Of a COG, pixels; ``"auto"`` suits the windows.
-        window : int or (height, width), optional
-            Output size of the windows that are intended, for ``tile="auto"``.
-        jobs : int
-            Worker processes.
-        only_images : sequence of int, optional
-            Image ids; all where None.
-        labels, instances : bool
-            Whether label layers (and instance layers) are written.
-        full_hash : bool
-            Remember a hash of the whole source, not of sampled blocks: finds any edit, and reads every source
-            once more.
-        force : bool
-            Build again what is there, and copy valid COGs that would be used where they lie.
-        progress : Progress, optional
-            Told of images and megapixels as they are done.
-
-        Returns
-        -------
-        BuildReport
-
-        Raises
-        ------
-        CodecError
-            For a codec that does not exist or is not in this GDAL.
-        ValueError
-            If the tile is ``"auto"`` and no window is given, or a window for a tile of a given size.
-        """
-        tile = resolve_tile(tile, window, codec=codec)
-        spec = self._spec(backend, codec, quality, tile, labels, instances, full_hash)
-        report = build(
-            self.manifest,
-            spec,
-            self._store(),
-            jobs=jobs,
-            only_images=only_images,
-            force=force,
-            progress=progress,
-        )
-        self.refresh()
-        return report
-
-    def _spec(
-        self,
-        backend: str | None,
-        codec: str,
-        quality: int | None,
-        tile: int,
-        labels: bool,
-        instances: bool,
-        full_hash: bool,
-    ) -> BuildSpec:
-        backend = backend or self.backend or "cog"
-        return BuildSpec(
-            backend, codec, quality, tile, labels, instances, label_spec=self.label_spec, full_hash=full_hash
-        )
+    # The cache --------------------------------------------------------------------------------------------
 
     def refresh(self) -> None:
         """Forget what was looked up in the cache, so that entries built since are found."""
@@ -345,7 +231,7 @@ class Sampler(ChoosesWindows):
         TargetError
             If it names no image, or its fields contradict each other.
         """
-        return self._loader.resolve(target)
+        return self._loader.resolve(Target.coerce(target))
 
     # Loading ----------------------------------------------------------------------------------------------
 
