@@ -394,5 +394,7 @@ class Sample:
 
 def relative_transform(window: Window, size: Sequence[int]) -> NDArray[np.float64]:
     """Return the 3x3 matrix that takes sample pixels ``(x, y, 1)`` to level-0 pixels."""
-    scale_y, scale_x = window.height / size[0], window.width / size[1]
-    return np.array([[scale_x, 0.0, window.x], [0.0, scale_y, window.y], [0.0, 0.0, 1.0]])
+    transform = np.zeros((3, 3))
+    transform[0, 0], transform[1, 1], transform[2, 2] = window.width / size[1], window.height / size[0], 1.0
+    transform[0, 2], transform[1, 2] = window.x, window.y
+    return transform

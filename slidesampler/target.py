@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, get_args
@@ -24,6 +25,9 @@ ALIASES: Mapping[str, str] = {
 }
 
 PAD_MODES: tuple[PadMode, ...] = get_args(PadMode)
+
+#: What ``float`` takes, but no coordinate is.
+_NO_NUMBER = (bool, str)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +181,7 @@ class Target:
             if "window" in values:
                 raise TargetError("'space_slice' and 'window' are the same thing; give one of them")
             values["window"] = values.pop("space_slice")
-        return cls(**values)
+        return _NO_WISH.with_fields(**values)
 
     @classmethod
     def coerce(cls, target: Target | Mapping[str, Any]) -> Target:
@@ -214,12 +218,12 @@ class Target:
         TypeError
             For a name that is no field.
         """
-        if not changes.keys() <= _DEFAULTS.keys():
+        # What dataclasses.replace does, without checking and setting every field one by one.
+        values = self.__dict__ | changes
+        if len(values) != len(_DEFAULTS):
             raise TypeError(f"a target has no field {', '.join(sorted(changes.keys() - _DEFAULTS.keys()))}")
         copy = object.__new__(Target)
-        # What dataclasses.replace does, without checking and setting every field one by one.
-        copy.__dict__.update(self.__dict__)
-        copy.__dict__.update(changes)
+        object.__setattr__(copy, "__dict__", values)
         return copy
 
 
@@ -237,20 +241,20 @@ def _unknown_key(key: object) -> str:
 
 
 def _parse_int(value: Any) -> int:
-    if isinstance(value, bool | str) or int(value) != value:
+    if isinstance(value, _NO_NUMBER) or int(value) != value:
         raise ValueError("must be a whole number")
     return int(value)
 
 
 def _parse_float(value: Any) -> float:
-    if isinstance(value, bool | str):
+    if isinstance(value, _NO_NUMBER):
         raise ValueError("must be a number")
     return float(value)
 
 
 def _parse_finite(value: Any) -> float:
     number = _parse_float(value)
-    if not np.isfinite(number):
+    if not math.isfinite(number):
         raise ValueError("must be finite")
     return number
 
@@ -364,3 +368,5 @@ _PARSERS: Mapping[str, Any] = {
 }
 
 _DEFAULTS = {item.name: item.default for item in fields(Target)}
+#: What others are copies of, which takes a sixth of the time of setting every field.
+_NO_WISH = Target()

@@ -95,10 +95,10 @@ class View:
 
     def inside(self) -> NDArray[np.bool_]:
         """Return which output pixels are inside the image, bool of ``size``."""
-        if self.full:
-            return np.ones(self.size, np.bool_)
-        inside = np.zeros(self.size, np.bool_)
-        inside[self.rows, self.cols] = True
+        inside = np.empty(self.size, np.bool_)
+        inside.fill(self.full)
+        if not self.full:
+            inside[self.rows, self.cols] = True
         return inside
 
     @property

@@ -106,7 +106,7 @@ class BatchArrays:
         )
 
 
-def the_same(what: str, values: Sequence[Any], mend: str) -> Any:
+def the_same(what: str, values: list[Any], mend: str) -> Any:
     """Return the one value that all have.
 
     Raises
@@ -115,7 +115,7 @@ def the_same(what: str, values: Sequence[Any], mend: str) -> Any:
         If they differ.
     """
     first = values[0]
-    if any(value != first for value in values):
+    if values.count(first) != len(values):
         found = ", ".join(sorted({str(value) for value in values}))
         raise TargetError(f"the windows of a batch must have the same {what}, got {found}; {mend}")
     return first
@@ -123,11 +123,12 @@ def the_same(what: str, values: Sequence[Any], mend: str) -> Any:
 
 def _transforms(windows: Sequence[Window], size: tuple[int, int]) -> NDArray[np.float64]:
     """Return what :func:`slidesampler.models.relative_transform` gives for each window, ``(N, 3, 3)``."""
+    boxes = np.array([(window.y, window.x, window.height, window.width) for window in windows])
     transforms = np.zeros((len(windows), 3, 3))
-    transforms[:, 0, 0] = [window.width / size[1] for window in windows]
-    transforms[:, 0, 2] = [window.x for window in windows]
-    transforms[:, 1, 1] = [window.height / size[0] for window in windows]
-    transforms[:, 1, 2] = [window.y for window in windows]
+    transforms[:, 0, 0] = boxes[:, 3] / size[1]
+    transforms[:, 0, 2] = boxes[:, 1]
+    transforms[:, 1, 1] = boxes[:, 2] / size[0]
+    transforms[:, 1, 2] = boxes[:, 0]
     transforms[:, 2, 2] = 1.0
     return transforms
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,13 +31,16 @@ class _Job:
         self._numbers: dict[int, int] = {}
         self._boxes: list[tuple[int, int, int, int, int, int]] = []
 
-    def add(self, tiled: TiledLevel, window: Window, slot: int, owner: str) -> None:
+    def add(self, tiled: TiledLevel, windows: Sequence[Window], slots: Sequence[int], owner: str) -> None:
         number = self._numbers.get(id(tiled.level))
         if number is None:
             number = self._numbers[id(tiled.level)] = len(self.levels)
             self.levels.append(tiled)
             self.owners.append(owner)
-        self._boxes.append((number, slot, window.y, window.x, window.height, window.width))
+        self._boxes += [
+            (number, slot, window.y, window.x, window.height, window.width)
+            for slot, window in zip(slots, windows, strict=True)
+        ]
 
     def tile_job(self) -> TileJob:
         return TileJob(self.levels, np.array(self._boxes, np.int64), self.samples, self.out)
@@ -62,25 +66,25 @@ class BatchJobs:
     def add(
         self,
         part: NativePart,
-        window: Window,
+        windows: Sequence[Window],
         out: NDArray[Any],
-        slot: int,
+        slots: Sequence[int],
         owner: str,
         *,
         samples: tuple[int, ...] | None = None,
         inside: tuple[slice, slice] = _ALL,
     ) -> None:
-        """Enter a window.
+        """Enter windows of a level.
 
         Parameters
         ----------
         part : NativePart
-        window : Window
-            Pixels of the level; what of it lies outside is left as it is.
+        windows : sequence of Window
+            Pixels of the level, of the size of the output; what of them lies outside is left as it is.
         out : ndarray (n, H, W, C)
             Numbers are converted where it is of another dtype; not 0 becomes True in a bool array.
-        slot : int
-            Place in ``out``.
+        slots : sequence of int
+            Their places in ``out``.
         owner : str
             What is read, for messages.
         samples : tuple of int, optional
@@ -89,21 +93,21 @@ class BatchJobs:
             The rows and columns of the output that are inside; only matters where numbers are converted.
         """
         if part.used is not None:
-            part.used(window)
+            part.used(windows[0], len(windows))
         samples = part.samples if samples is None else samples
         tiled = part.tiled
         if tiled.dtype != out.dtype:
             beside = self._beside.get((id(out), tiled.dtype))
             if beside is None:
                 beside = self._beside[id(out), tiled.dtype] = np.empty(out.shape, tiled.dtype)
-            self._copies.append(_Copy(beside, out, (slot, *inside)))
+            self._copies += [_Copy(beside, out, (slot, *inside)) for slot in slots]
             out = beside
         # The arrays are kept by the jobs, so that no id is given to a second one.
         key = (id(out), samples, tiled.samples, tiled.dtype)
         job = self._jobs.get(key)
         if job is None:
             job = self._jobs[key] = _Job(samples, out)
-        job.add(tiled, window, slot, owner)
+        job.add(tiled, windows, slots, owner)
 
     def run(self, threads: int) -> None:
         """Read everything.

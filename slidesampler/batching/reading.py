@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -20,9 +19,10 @@ from numpy.typing import NDArray
 from slidesampler.batching.arrays import BatchArrays
 from slidesampler.batching.jobs import BatchJobs
 from slidesampler.geometry import Window
-from slidesampler.loading import SampleLoader, set_nodata
+from slidesampler.loading import SampleLoader, is_plain, set_nodata
 from slidesampler.pixels import exact_labels, exact_level, pad_outside
 from slidesampler.readers import NativePart, Reader
+from slidesampler.readers.base import native_part
 from slidesampler.sources import ImageSource
 from slidesampler.target import Target
 from slidesampler.viewport import View
@@ -33,14 +33,18 @@ __all__ = ["read_batch"]
 def read_batch(loader: SampleLoader, targets: Sequence[Target], arrays: BatchArrays, threads: int) -> None:
     """Fill the arrays with the windows of resolved targets."""
     reading = _Reading(loader, targets, arrays)
-    order = sorted(range(len(targets)), key=lambda slot: targets[slot].image_id or 0)
-    for _, slots in groupby(order, key=lambda slot: targets[slot].image_id):
-        reading.plan_image(list(slots))
+    slots_of: dict[int, list[int]] = {}
+    for slot, target in enumerate(targets):
+        assert target.image_id is not None
+        slots_of.setdefault(target.image_id, []).append(slot)
+    for image_id in sorted(slots_of):
+        reading.plan_image(image_id, slots_of[image_id])
     reading.jobs.run(threads)
     _run_all(reading.reads, threads)
     _run_all(reading.paints, threads)
     for slot, target in enumerate(targets):
-        set_nodata(target, arrays.image[slot], arrays.layers["valid"][slot])
+        if target.nodata is not None:
+            set_nodata(target.nodata, arrays.image[slot], arrays.layers["valid"][slot])
 
 
 def _run_all(tasks: list[Callable[[], None]], threads: int) -> None:
@@ -54,18 +58,23 @@ def _run_all(tasks: list[Callable[[], None]], threads: int) -> None:
 
 
 class _Levels:
-    """The levels of a borrowed reader that the compiled reader takes, each asked for once."""
+    """The levels of a borrowed reader that the compiled reader takes, each asked for once.
 
-    def __init__(self, reader: Reader) -> None:
+    None of them where the file has not the size ``(height, width)`` that the windows were planned for: a reader
+    says so, while the compiled reader would leave out what is not there.
+    """
+
+    def __init__(self, reader: Reader, size: tuple[int, int]) -> None:
         self.reader = reader
+        self._fits = reader.shape[:2] == size
         self._found: dict[tuple[int, bool], NativePart | None] = {}
 
     def part(self, level: int, *, valid: bool = False) -> NativePart | None:
         """Return a level, or its valid mask; None where the reader has to be asked window by window."""
+        if not self._fits:
+            return None
         if (level, valid) not in self._found:
-            # Looked up by name: to ask for the protocol takes longer than to open the level.
-            find = getattr(self.reader, "native_valid" if valid else "native", None)
-            self._found[level, valid] = None if find is None else find(level)
+            self._found[level, valid] = native_part(self.reader, level, valid=valid)
         return self._found[level, valid]
 
 
@@ -75,6 +84,7 @@ class _Reading:
     def __init__(self, loader: SampleLoader, targets: Sequence[Target], arrays: BatchArrays) -> None:
         self._loader = loader
         self._targets = targets
+        self._windows = [target.window for target in targets if target.window is not None]
         self._arrays = arrays
         self._valid = arrays.layers["valid"]
         # With an axis of channels, as the jobs want them; made once, since a job is known by its array.
@@ -85,19 +95,16 @@ class _Reading:
         #: Layers that have to be made; they need to know what is valid.
         self.paints: list[Callable[[], None]] = []
 
-    def plan_image(self, slots: list[int]) -> None:
+    def plan_image(self, image_id: int, slots: list[int]) -> None:
         """Enter the windows of one image."""
-        image_id = self._targets[slots[0]].image_id
-        assert image_id is not None
         source = self._loader.sources.get(image_id)
-        plain, views = [], {}
+        plain: list[int] = []
+        others: list[int] = []
         for slot in slots:
-            if _is_plain(self._targets[slot], source):
-                plain.append(slot)
-            else:
-                views[slot] = self._loader.view(self._targets[slot])[1]
+            (plain if is_plain(self._targets[slot], source) else others).append(slot)
+        views = self._views(others)
         with self._loader.pool.lease(source.spec) as reader:
-            levels = _Levels(reader)
+            levels = _Levels(reader, source.shape[:2])
             bulk = self._plan_plain(levels, source, plain)
             if not bulk:
                 views |= self._views(plain)
@@ -113,12 +120,15 @@ class _Reading:
         if part is None or (source.has_valid and valid is None) or not self._fits(source):
             return False
         if valid is None:
-            self._valid[slots] = True
+            for slot in slots:
+                self._valid[slot] = True
         else:
             self._add_plain(valid, slots, self._planes["valid"], levels.reader)
-        for wish in {self._targets[slot].channels for slot in slots}:
-            some = [slot for slot in slots if self._targets[slot].channels == wish]
-            samples = self._samples(self._targets[some[0]], source, part)
+        wishes: dict[tuple[str | int, ...] | None, list[int]] = {}
+        for slot in slots:
+            wishes.setdefault(self._targets[slot].channels, []).append(slot)
+        for some in wishes.values():
+            samples = self._loader.samples(self._targets[some[0]], source, part)
             self._add_plain(part, some, self._arrays.image, levels.reader, samples)
         return True
 
@@ -130,19 +140,14 @@ class _Reading:
         reader: Reader,
         samples: tuple[int, ...] | None = None,
     ) -> None:
-        for slot in slots:
-            window = self._targets[slot].window
-            assert window is not None
-            self.jobs.add(part, window, out, slot, reader.name, samples=samples)
+        if slots:
+            windows = [self._windows[slot] for slot in slots]
+            self.jobs.add(part, windows, out, slots, reader.name, samples=samples)
 
     def _fits(self, source: ImageSource) -> bool:
         """Whether the pixels can be converted to those of the batch without rounding."""
         image = self._arrays.image
         return source.dtype == image.dtype or bool(np.can_cast(source.dtype, image.dtype, "safe"))
-
-    def _samples(self, target: Target, source: ImageSource, part: NativePart) -> tuple[int, ...] | None:
-        channels = self._loader.channels(target, source)
-        return None if channels is None else tuple(part.samples[i] for i in channels)
 
     def _plan_pixels(self, levels: _Levels, source: ImageSource, slot: int, view: View) -> bool:
         """Enter the pixels of a window, and which are valid; False where its reader has to be asked."""
@@ -167,7 +172,7 @@ class _Reading:
         if not view.full:
             pad_outside(image[slot], target.padding)
         if not view.empty:
-            samples = self._samples(target, source, part)
+            samples = self._loader.samples(target, source, part)
             self._add(part, found[1], image, slot, levels.reader, view, samples)
         return True
 
@@ -182,7 +187,7 @@ class _Reading:
         samples: tuple[int, ...] | None = None,
     ) -> None:
         inside = view.rows, view.cols
-        self.jobs.add(part, window, out, slot, reader.name, samples=samples, inside=inside)
+        self.jobs.add(part, [window], out, [slot], reader.name, samples=samples, inside=inside)
 
     def _read_pixels(self, source: ImageSource, slot: int, view: View) -> None:
         image, valid = self._loader.read_pixels(self._targets[slot], source, view)
@@ -203,7 +208,7 @@ class _Reading:
             to_paint = views
             if spec is not None:
                 with self._loader.pool.lease(spec) as reader:
-                    levels = _Levels(reader)
+                    levels = _Levels(reader, source.shape[:2])
                     part = levels.part(0)
                     if part is not None and part.tiled.dtype == out.dtype:
                         self._add_plain(part, plain, out, reader)
@@ -238,16 +243,3 @@ class _Reading:
     def _paint_instances(self, source: ImageSource, slot: int, view: View) -> None:
         made = self._loader.layers.instances(source, view, self._valid[slot])
         self._arrays.layers["instances"][slot] = made
-
-
-def _is_plain(target: Target, source: ImageSource) -> bool:
-    """Whether a window lies inside the image, at full resolution."""
-    window = target.window
-    assert window is not None
-    return (
-        target.size == (window.height, window.width)
-        and window.y >= 0
-        and window.x >= 0
-        and window.y + window.height <= source.shape[0]
-        and window.x + window.width <= source.shape[1]
-    )

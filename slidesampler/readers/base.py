@@ -23,6 +23,7 @@ __all__ = [
     "check_window",
     "decimate",
     "decimation_indices",
+    "native_part",
     "output_array",
 ]
 
@@ -105,8 +106,8 @@ class NativePart(NamedTuple):
     tiled: TiledLevel
     #: Which samples of the file are the channels.
     samples: tuple[int, ...]
-    #: Told of every window, in pixels of the level, before it is read.
-    used: Callable[[Window], None] | None = None
+    #: Told of a window, in pixels of the level, and of how many of its size there are, before they are read.
+    used: Callable[..., None] | None = None
 
 
 @runtime_checkable
@@ -123,6 +124,13 @@ class NativeReader(Protocol):
     def native_valid(self, level: int) -> NativePart | None:
         """Return where its valid mask lies, not 0 where valid; None where the reader has to be asked."""
         ...
+
+
+def native_part(reader: Reader, level: int = 0, *, valid: bool = False) -> NativePart | None:
+    """Return a level, or its valid mask, for the compiled reader; None where the reader has none for it."""
+    # Looked up by name: to ask for the protocol takes longer than to open the level.
+    find = getattr(reader, "native_valid" if valid else "native", None)
+    return None if find is None else find(level)
 
 
 def check_window(name: str, levels: tuple[Level, ...], window: Window, level: int) -> None:

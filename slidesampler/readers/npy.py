@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from slidesampler.errors import ReadError, UnsupportedSourceError
 from slidesampler.geometry import Window
+from slidesampler.machine import memory_bytes
 from slidesampler.models import Level
 from slidesampler.readers.array import copy_pixels, pixel_view
 from slidesampler.readers.base import NativePart, check_channels, check_window, decimation_indices, output_array
@@ -38,17 +39,9 @@ FAULT_AROUND_BYTES = 2**16
 _DONTNEED: int | None = getattr(mmap, "MADV_DONTNEED", None)
 
 
-def _mapped_limit() -> int:
-    """Return an eighth of the memory: slides that are read again and again stay mapped in."""
-    try:
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError, AttributeError):
-        memory = 0
-    return max(memory // 8, 256 * 2**20)
-
-
-#: How much of its .npy files a process keeps mapped in, over all readers.
-MAPPED_BYTES = _mapped_limit()
+#: How much of its .npy files a process keeps mapped in, over all readers: an eighth of the memory, so that
+#: slides that are read again and again stay there.
+MAPPED_BYTES = max(memory_bytes() // 8, 256 * 2**20)
 
 
 class MappedPages:
@@ -152,13 +145,9 @@ class _NpyFile:
         if self._mapping.size() < self.stop:
             raise ReadError(f"{self.path}: was cut short after it was opened; copy or build it again")
         if self._pixels is None:
-            plain: NDArray[Any] = np.ndarray(
-                self._shape,
-                self._dtype,
-                buffer=self._mapping,
-                offset=self._offset,
-                order="F" if self._fortran else "C",
-            )
+            # Not np.ndarray(buffer=...), which does not hold the map: it could be unmapped under the array.
+            plain = np.frombuffer(self._mapping, self._dtype, math.prod(self._shape), self._offset)
+            plain = plain.reshape(self._shape, order="F" if self._fortran else "C")
             self._pixels = pixel_view(self.path, plain)
         return self._pixels
 
@@ -184,18 +173,17 @@ class _NpyFile:
             self._mapping = None
 
 
-def _book(mapping: mmap.mmap | None, pixels: NDArray[Any], window: Window) -> None:
-    """Book the part of a map of pixels that a window lies in."""
+def _book(mapping: mmap.mmap | None, pixels: NDArray[Any], window: Window, count: int = 1) -> None:
+    """Book the part of a map of pixels that a window lies in, or so many windows of its size."""
     assert mapping is not None
-    height, width = min(window.height, pixels.shape[0]), min(window.width, pixels.shape[1])
     step_y, step_x, step_c = pixels.strides
     if step_y >= step_x >= step_c:
-        span = min(step_y * height, height * (step_x * width + FAULT_AROUND_BYTES))
+        span = window.height * min(step_y, step_x * window.width + FAULT_AROUND_BYTES)
     else:
         # Of a Fortran array each column of each channel is a row.
-        span = width * pixels.shape[2] * (step_y * height + FAULT_AROUND_BYTES)
+        span = window.width * pixels.shape[2] * (step_y * window.height + FAULT_AROUND_BYTES)
     # Both ends of it lie somewhere in what is mapped in.
-    _PAGES.touch(mapping, span + 2 * FAULT_AROUND_BYTES)
+    _PAGES.touch(mapping, count * (span + 2 * FAULT_AROUND_BYTES))
 
 
 class NpyReader:

@@ -8,14 +8,13 @@ from typing import Any
 from numpy.typing import NDArray
 
 from slidesampler import _native
-from slidesampler.geometry import Window
 from slidesampler.readers.base import NativePart
 from slidesampler.readers.tile_index import TiledLevel
 
 __all__ = ["raw_part"]
 
 
-def raw_part(pixels: NDArray[Any], used: Callable[[Window], None] | None = None) -> NativePart | None:
+def raw_part(pixels: NDArray[Any], used: Callable[..., None] | None = None) -> NativePart | None:
     """Return an array as a level of the compiled reader; None where it has to be converted, or there is none.
 
     Parameters
@@ -23,7 +22,7 @@ def raw_part(pixels: NDArray[Any], used: Callable[[Window], None] | None = None)
     pixels : ndarray (H, W, C)
         In memory or mapped; kept, not copied.
     used : callable, optional
-        Told of every window before it is read.
+        See :class:`.base.NativePart`.
     """
     if _native.tiles is None or not pixels.dtype.isnative or min(pixels.strides) < 0:
         return None

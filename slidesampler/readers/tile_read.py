@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,9 +11,10 @@ from numpy.typing import NDArray
 
 from slidesampler import _native
 from slidesampler.geometry import Window
+from slidesampler.readers.base import NativePart
 from slidesampler.readers.tile_index import TiledLevel
 
-__all__ = ["TileJob", "read_jobs", "read_tiles"]
+__all__ = ["TileJob", "read_jobs", "read_tiles", "read_window"]
 
 
 class TileJob(NamedTuple):
@@ -53,10 +55,7 @@ def read_jobs(jobs: Sequence[TileJob], threads: int = 1) -> tuple[int, int, str]
     """
     assert _native.tiles is not None
     failed = _native.tiles.read(
-        [
-            ([level.level for level in job.levels], job.boxes, np.array(job.channels, np.int32), job.out)
-            for job in jobs
-        ],
+        [([level.level for level in job.levels], job.boxes, _as_int32(job.channels), job.out) for job in jobs],
         threads,
     )
     if failed is None:
@@ -64,6 +63,11 @@ def read_jobs(jobs: Sequence[TileJob], threads: int = 1) -> tuple[int, int, str]
     job, level, tile, message = failed
     row, column = divmod(tile, jobs[job].levels[level].grid[1])
     return job, level, f"tile ({row}, {column}): {message}"
+
+
+@lru_cache
+def _as_int32(channels: tuple[int, ...]) -> NDArray[np.int32]:
+    return np.array(channels, np.int32)
 
 
 def read_tiles(
@@ -101,3 +105,30 @@ def read_tiles(
         row[1:] = slot, window.y, window.x, window.height, window.width
     failed = read_jobs([TileJob(levels, boxes, channels, out)], threads)
     return None if failed is None else failed[1:]
+
+
+def read_window(parts: Sequence[NativePart], window: Window) -> list[NDArray[Any]] | None:
+    """Return a window of several parts, each as a new array ``(h, w, C)``, read in one call.
+
+    Parameters
+    ----------
+    parts : sequence of NativePart
+    window : Window
+        In pixels of their levels; lies inside all of them.
+
+    Returns
+    -------
+    list of ndarray or None
+        None where one of them cannot be read.
+    """
+    assert _native.tiles is not None
+    height, width = window.height, window.width
+    box = np.array((0, 0, window.y, window.x, height, width), np.int64)
+    arrays, jobs = [], []
+    for part in parts:
+        if part.used is not None:
+            part.used(window)
+        array = np.empty((height, width, len(part.samples)), part.tiled.dtype)
+        arrays.append(array)
+        jobs.append(([part.tiled.level], box, _as_int32(part.samples), array[None]))
+    return arrays if _native.tiles.read(jobs, 1) is None else None
