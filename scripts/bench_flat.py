@@ -12,6 +12,10 @@ Random windows of 256 x 256 with their masks, from JPEG COGs with files in the p
 * 10 to 1,000,000 annotations on a slide of 16,384 pixels. Windows are in a corner that holds the same ten of
   them in all cases, since a window that shows more has more to draw; what is seen is what finding them costs.
 
+GDAL reads the same windows of the same files beside, all of them open, which other annotations do not change.
+What grows for it too is the machine's, whose caches hold one small file and not a large one or a thousand; what
+grows against it is ours.
+
 No two windows of a batch share a tile: `load_batch` decodes a tile once, and few slides would look cheaper.
 Rounds take turns over everything that is in the plot; points are medians, bars quartiles.
 """
@@ -21,6 +25,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import resource
 import statistics
 import sys
 import time
@@ -33,6 +38,7 @@ from osgeo import gdal  # isort: skip
 
 import matplotlib as mpl
 import numpy as np
+from _peers import CACHE_BYTES, gdal_read
 from _repeating_cog import TileSet, read_tile_set, write_repeating_cog
 from bench_read import BATCH, machine
 
@@ -49,6 +55,7 @@ SLIDE_SIDE = 4096
 ANNOTS = (10, 1000, 30_000, 1_000_000)
 ANNOT_SLIDE = 16384
 CORNER = 4096
+CONTROL = "GDAL, image and mask"
 #: A window lies within a cell of so many tiles a side, and no two in the same one.
 CELL_TILES = 2
 PER_MPX = 20
@@ -158,6 +165,26 @@ def annot_points(tiles: TileSet, folder: Path) -> list[Point]:
     return points
 
 
+def gdal_control(sampler: Sampler) -> Callable[[list[Target]], Any]:
+    """Return what reads windows of images and their label layers with GDAL."""
+    assert sampler.workdir is not None
+    store, images, labels = CacheStore(sampler.workdir), {}, {}
+    for record in sampler.manifest.records():
+        images[record.image_id] = gdal_read(store.find_image(record, "cog").files["image"])
+        found = store.find_labels(sampler.manifest, record, None, sampler.label_spec)
+        labels[record.image_id] = gdal.Open(found.files["labels"])
+
+    def read(targets: list[Target]) -> None:
+        for target in targets:
+            assert target.image_id is not None
+            assert target.window is not None
+            y, x = target.window.y, target.window.x
+            images[target.image_id]([(y, x)])
+            labels[target.image_id].ReadAsArray(x, y, WINDOW, WINDOW)
+
+    return read
+
+
 def readers(point: Point) -> dict[str, Callable[[list[Target]], Any]]:
     """Return the ways to read that a panel shows."""
     sampler = point.sampler
@@ -165,6 +192,8 @@ def readers(point: Point) -> dict[str, Callable[[list[Target]], Any]]:
         "load_sample": lambda targets: [sampler.load_sample(target, False) for target in targets],
         "load_batch": lambda targets: sampler.load_batch(targets, threads=1),
     }
+    if point.panel != "annotations":
+        found[CONTROL] = gdal_control(sampler)
     if point.panel == "annotations":
         found["load_sample, with annotations"] = lambda targets: [
             sampler.load_sample(target) for target in targets
@@ -210,6 +239,11 @@ def measure(points: list[Point], windows: int, rounds: int) -> dict[tuple[str, i
     return times
 
 
+def ratio_of(ones: Sequence[float], others: Sequence[float]) -> float:
+    """Return the median of the ratios within each round."""
+    return statistics.median(one / other for one, other in zip(ones, others, strict=True))
+
+
 def draw_plot(times: dict[tuple[str, int, str], list[float]], path: Path) -> None:
     import matplotlib.pyplot as plt
 
@@ -219,7 +253,7 @@ def draw_plot(times: dict[tuple[str, int, str], list[float]], path: Path) -> Non
         "annotations": "Annotations on the slide",
     }
     figure, axes = plt.subplots(1, 3, figsize=(11, 3.6), sharey=True, constrained_layout=True)
-    colours = {"load_sample": "#c44e52", "load_batch": "#4c72b0"}
+    colours = {"load_sample": "#c44e52", "load_batch": "#4c72b0", "GDAL": "#999999"}
     for axis, (panel, label) in zip(axes, panels.items(), strict=True):
         for name in sorted({key[2] for key in times if key[0] == panel}):
             xs = sorted(key[1] for key in times if key[0] == panel and key[2] == name)
@@ -233,7 +267,7 @@ def draw_plot(times: dict[tuple[str, int, str], list[float]], path: Path) -> Non
                 markersize=4,
                 capsize=3,
                 color=colours[name.split(",")[0]],
-                linestyle="--" if "annotations" in name else "-",
+                linestyle=":" if name == CONTROL else "--" if "annotations" in name else "-",
                 label=name,
             )
         axis.set_xscale("log")
@@ -244,6 +278,7 @@ def draw_plot(times: dict[tuple[str, int, str], list[float]], path: Path) -> Non
     axes[0].minorticks_off()
     axes[0].set_ylabel("ms a window, image and mask")
     axes[0].set_ylim(bottom=0)
+    axes[0].legend(frameon=False, fontsize=8)
     axes[2].legend(frameon=False, fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
@@ -267,15 +302,24 @@ def main() -> int:
     tiles = read_tile_set(entry.files["image"])
     points = [*size_points(tiles, folder), *slide_points(tiles, folder), *annot_points(tiles, folder)]
     visit_slides(points)
+    gdal.SetCacheMax(CACHE_BYTES)
+    # GDAL keeps all slides open.
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     times = measure(points, args.windows, args.rounds)
-    print(f"{machine(set())}\n\n| over | at | read | us a window | x the first |\n|---|---:|---|---:|---:|")
+    print(f"{machine(set())}\n\n| over | at | read | us a window | x the first | GDAL / it |")
+    print("|---|---:|---|---:|---:|---:|")
     rows = []
     first = {(panel, name): x for (panel, x, name) in reversed(times)}
     for (panel, x, name), micros in times.items():
-        start = times[panel, first[panel, name], name]
-        ratio = statistics.median(a / b for a, b in zip(micros, start, strict=True))
-        rows.append({"panel": panel, "x": x, "read": name, "us": micros, "x first": ratio})
-        print(f"| {panel} | {x:,} | {name} | {statistics.median(micros):.0f} | {ratio:.2f} |")
+        ratio = ratio_of(micros, times[panel, first[panel, name], name])
+        beside = times.get((panel, x, CONTROL))
+        row = {"panel": panel, "x": x, "read": name, "us": micros, "x first": ratio}
+        if beside is not None:
+            row["GDAL /"] = ratio_of(beside, micros)
+        rows.append(row)
+        control = f"{row['GDAL /']:.2f}" if beside is not None else ""
+        print(f"| {panel} | {x:,} | {name} | {statistics.median(micros):.0f} | {ratio:.2f} | {control} |")
     (args.out / "bench_flat.json").write_text(json.dumps({"machine": machine(set()), "rows": rows}, indent=1))
     draw_plot(times, args.plot)
     return 0
