@@ -139,26 +139,25 @@ def main() -> int:
     warnings.filterwarnings("ignore", module="monai|cucim")
     folder = args.out.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    manifest, paths = build(folder, args.size, ["jpeg"])
+    (slide,) = build(folder, args.size, ["cog jpeg"]).values()
     gdal.SetCacheMax(CACHE_BYTES)
     # As in workers. Stacking a batch on several threads waits for the slowest core of a machine that is shared.
     torch.set_num_threads(1)
     masks = folder / "masks.npy"
     if not masks.exists():
-        unpack_masks(manifest, folder / "cache", masks)
+        unpack_masks(slide.manifest, slide.work, masks)
     places = np.random.default_rng(0).integers(0, args.size - WINDOW, (args.windows, 2))
     loaders: dict[str, Iterable[Any]] = {
-        f"WindowDataset, {workers} workers": our_loader(manifest, folder / "cache", places, workers)
+        f"WindowDataset, {workers} workers": our_loader(slide.manifest, slide.work, places, workers)
         for workers in WORKERS
     }
-    image = paths["cog", "jpeg"]
     for reader, distribution in MONAI_READERS.items():
         if absent := missing(["monai", distribution]):
             print(f"MONAI with {reader} is left out: {', '.join(absent)} not installed")
             continue
         for workers in WORKERS:
             name = f"MONAI, {reader}, {workers} workers"
-            loaders[name] = monai_loader(reader, image, masks, places, workers)
+            loaders[name] = monai_loader(reader, slide.path, masks, places, workers)
     compare_batches(loaders)
     report(loaders, args.rounds, folder)
     return 0

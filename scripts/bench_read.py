@@ -228,7 +228,7 @@ def build(folder: Path, size: int, only: list[str]) -> dict[File, Built]:
         make_dataset(folder / "data", n_slides=1, height=size, width=size, seed=0)
     built = {}
     for file in FILES:
-        if only and not {file.backend, file.codec} & set(only):
+        if only and not {file.name, file.backend, file.codec} & set(only):
             continue
         work, source = folder / "cache", manifest
         if file.backend == IN_PLACE:
@@ -342,7 +342,7 @@ def main() -> int:
     parser.add_argument(
         "--disk-rounds", type=int, default=5, help="rounds with the page cache emptied; 0: none"
     )
-    parser.add_argument("--only", default="", help="kinds of files: npy, none, zstd, deflate, jpeg")
+    parser.add_argument("--only", default="", help="codecs, or files by name: npy,zstd,cog jpeg")
     parser.add_argument("--out", type=Path, default=Path("bench_output"), help="files are kept here")
     args = parser.parse_args()
     logging.disable(logging.WARNING)
