@@ -214,7 +214,9 @@ def _wanted_size(
     target: Target, window: Window, scale: tuple[float, float] | None, *, padded: bool
 ) -> tuple[int, int]:
     scale_y, scale_x = scale or (1.0, 1.0)
-    implied = ceil_size(window.height / scale_y), ceil_size(window.width / scale_x)
+    implied = window.shape
+    if scale is not None:
+        implied = ceil_size(window.height / scale_y), ceil_size(window.width / scale_x)
     if target.size is None or padded:
         return implied
     if min(target.size) < 1:
@@ -232,6 +234,8 @@ def _wanted_size(
 
 
 def _one_downsample(window: Window, size: tuple[int, int]) -> float | None:
+    if size == window.shape:
+        return 1.0
     scale = window.height / size[0]
     implied = ceil_size(window.height / scale), ceil_size(window.width / scale)
     return scale if scale >= 1 and implied == size else None
