@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,26 @@ from numpy.typing import NDArray
 from slidesampler.geometry import Window, choose_level, label_level_downsamples, lattice_indices
 
 __all__ = ["View"]
+
+
+class _computed_once:  # noqa: N801 - used as a decorator
+    """A property of a view, computed when it is first asked for.
+
+    ``functools.cached_property`` takes a lock in Python 3.11, one for all views: after a fork while another
+    thread held it, it would stay locked in the child for ever.
+    """
+
+    def __init__(self, compute: Callable[[Any], NDArray[np.int64]]) -> None:
+        self._compute = compute
+        self.__doc__ = compute.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, view: Any, owner: type) -> NDArray[np.int64]:
+        # What stands in the view's own dict is found before this is asked again.
+        value = view.__dict__[self._name] = self._compute(view)
+        return value
 
 
 class View:
@@ -53,14 +74,14 @@ class View:
             self.rows = _centres_inside(window.y, window.height, size[0], image_shape[0])
             self.cols = _centres_inside(window.x, window.width, size[1], image_shape[1])
 
-    @cached_property
+    @_computed_once
     def label_rows(self) -> NDArray[np.int64]:
-        """The label level's pixel row for each output row inside."""
+        """Return the label level's pixel row for each output row inside."""
         return self._lattice(self.window.y, self.window.height, self.size[0], self.rows)
 
-    @cached_property
+    @_computed_once
     def label_cols(self) -> NDArray[np.int64]:
-        """The label level's pixel column for each output column inside."""
+        """Return the label level's pixel column for each output column inside."""
         return self._lattice(self.window.x, self.window.width, self.size[1], self.cols)
 
     def _lattice(self, start: int, extent: int, size: int, inside: slice) -> NDArray[np.int64]:
@@ -68,14 +89,14 @@ class View:
             return np.arange(start + inside.start, start + inside.stop, dtype=np.int64)
         return lattice_indices(start, extent, size, self.label_downsample)[inside]
 
-    @cached_property
+    @_computed_once
     def ys(self) -> NDArray[np.int64]:
-        """The level-0 pixel row for each output row inside."""
+        """Return the level-0 pixel row for each output row inside."""
         return self._level_0(self.label_rows, self._image_shape[0])
 
-    @cached_property
+    @_computed_once
     def xs(self) -> NDArray[np.int64]:
-        """The level-0 pixel column for each output column inside."""
+        """Return the level-0 pixel column for each output column inside."""
         return self._level_0(self.label_cols, self._image_shape[1])
 
     def _level_0(self, index: NDArray[np.int64], length: int) -> NDArray[np.int64]:
