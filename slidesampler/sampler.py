@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from slidesampler.foreground import ForegroundIndex
 from slidesampler.foregrounds import ForegroundFinder
 from slidesampler.geometry import Window
 from slidesampler.layers import Layers
+from slidesampler.lazy import lazy_property
 from slidesampler.loading import SampleLoader, Wanted
 from slidesampler.manifest import Manifest
 from slidesampler.models import ClassMap, ImageRecord, LabelSpec, Sample
@@ -176,7 +176,7 @@ class Sampler(BuildsCache, ChoosesWindows):
         """Categories <-> class indices of masks."""
         return self.manifest.class_map
 
-    @cached_property
+    @lazy_property
     def foreground(self) -> ForegroundIndex:
         """Where the classes of every image are; rows are in the order of ``image_ids``.
 

@@ -2,35 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from slidesampler.geometry import Window, choose_level, label_level_downsamples, lattice_indices
+from slidesampler.lazy import lazy_property
 
 __all__ = ["View"]
-
-
-class _computed_once:  # noqa: N801 - used as a decorator
-    """A property of a view, computed when it is first asked for.
-
-    ``functools.cached_property`` takes a lock in Python 3.11, one for all views: after a fork while another
-    thread held it, it would stay locked in the child for ever.
-    """
-
-    def __init__(self, compute: Callable[[Any], NDArray[np.int64]]) -> None:
-        self._compute = compute
-        self.__doc__ = compute.__doc__
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
-
-    def __get__(self, view: Any, owner: type) -> NDArray[np.int64]:
-        # What stands in the view's own dict is found before this is asked again.
-        value = view.__dict__[self._name] = self._compute(view)
-        return value
 
 
 class View:
@@ -74,12 +52,12 @@ class View:
             self.rows = _centres_inside(window.y, window.height, size[0], image_shape[0])
             self.cols = _centres_inside(window.x, window.width, size[1], image_shape[1])
 
-    @_computed_once
+    @lazy_property
     def label_rows(self) -> NDArray[np.int64]:
         """Return the label level's pixel row for each output row inside."""
         return self._lattice(self.window.y, self.window.height, self.size[0], self.rows)
 
-    @_computed_once
+    @lazy_property
     def label_cols(self) -> NDArray[np.int64]:
         """Return the label level's pixel column for each output column inside."""
         return self._lattice(self.window.x, self.window.width, self.size[1], self.cols)
@@ -89,12 +67,12 @@ class View:
             return np.arange(start + inside.start, start + inside.stop, dtype=np.int64)
         return lattice_indices(start, extent, size, self.label_downsample)[inside]
 
-    @_computed_once
+    @lazy_property
     def ys(self) -> NDArray[np.int64]:
         """Return the level-0 pixel row for each output row inside."""
         return self._level_0(self.label_rows, self._image_shape[0])
 
-    @_computed_once
+    @lazy_property
     def xs(self) -> NDArray[np.int64]:
         """Return the level-0 pixel column for each output column inside."""
         return self._level_0(self.label_cols, self._image_shape[1])

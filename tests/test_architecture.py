@@ -24,7 +24,14 @@ PACKAGE = ROOT / "slidesampler"
 #: or a lower floor. Files that belong together share a room's name.
 FLOORS: tuple[dict[str, str], ...] = (
     {"errors": "errors", "_native": "_native"},
-    {"geometry": "geometry", "machine": "machine", "mapping": "mapping", "rng": "rng", "resample": "resample"},
+    {
+        "geometry": "geometry",
+        "lazy": "lazy",
+        "machine": "machine",
+        "mapping": "mapping",
+        "resample": "resample",
+        "rng": "rng",
+    },
     {"models": "nouns", "shapes": "nouns", "shape_index": "nouns", "target": "nouns"},
     {"manifest": "manifest", "readers": "readers", "annotations": "annotations"},
     {"foreground": "foreground"},

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from functools import cached_property
 from typing import NamedTuple
 
 from slidesampler.geometry import start_from_center
+from slidesampler.lazy import lazy_property
 from slidesampler.rng import Draws
 from slidesampler.sampling.base import SourceSampler
 from slidesampler.sampling.shape import WindowShape
@@ -40,11 +40,11 @@ class CenteredSource(WindowSource):
             # A resolution that a snap does not suit is found out now, not when a window of it is drawn.
             shape.steps(sampler, [one for one in self._ids if sampler.image_record(one).mpp is not None])
 
-    @cached_property
+    @lazy_property
     def _ids(self) -> list[int]:
         return self._images.ids(self.sampler)
 
-    @cached_property
+    @lazy_property
     def _facts(self) -> list[tuple[tuple[int, int] | None, tuple[float, float] | None]]:
         """Size and resolution of each image of ``_ids``, None where the manifest leaves them out."""
         facts = []
@@ -53,11 +53,11 @@ class CenteredSource(WindowSource):
             facts.append(((record.height, record.width) if known else None, record.mpp))
         return facts  # type: ignore[return-value]  # both or none, as ``known`` says
 
-    @cached_property
+    @lazy_property
     def _frames(self) -> dict[int, Frame]:
         return {}
 
-    @cached_property
+    @lazy_property
     def _measures(self) -> dict[tuple[float, float], tuple[tuple[int, int], tuple[int, int]]]:
         return {}
 

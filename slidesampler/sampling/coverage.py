@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import zlib
 from collections.abc import Iterable, Mapping
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from slidesampler.errors import SamplingError, TargetError
 from slidesampler.geometry import Window
+from slidesampler.lazy import lazy_property
 from slidesampler.sampling.base import SourceSampler
 from slidesampler.sampling.categories import Words, foreground_categories
 from slidesampler.sampling.permutation import Permutation
@@ -204,7 +205,7 @@ class CoverageSource(WindowSource):
         ]
         return (*pieces.left_out, *missed)
 
-    @cached_property
+    @lazy_property
     def report(self) -> CoverageReport:
         """How many windows there are, and how many there would have to be at least."""
         solution = self._solution
@@ -225,21 +226,21 @@ class CoverageSource(WindowSource):
             complete=solution.complete,
         )
 
-    @cached_property
+    @lazy_property
     def _table(self) -> _Table:
         ids = self._images.ids(self.sampler)
         places = self._solution.places if self._packed is None else _unpack(self._packed)
         extents = [(height, width) for height, width in self.shape.extents(self.sampler, ids).tolist()]
         return _Table(ids, extents, *places.T.tolist())
 
-    @cached_property
+    @lazy_property
     def _frames(self) -> Frames:
         ids, shape = self._images.ids(self.sampler), self.shape
         return Frames(
             image_sizes(self.sampler, ids), shape.extents(self.sampler, ids), shape.steps(self.sampler, ids)
         )
 
-    @cached_property
+    @lazy_property
     def _solution(self) -> _Solution:
         ids = self._images.ids(self.sampler)
         pieces = cut_into_pieces(self.sampler, ids, self._frames, self._wanted, self.min_fraction)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
-from functools import cached_property
 from itertools import accumulate
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from slidesampler.errors import TargetError
 from slidesampler.geometry import Window
+from slidesampler.lazy import lazy_property
 from slidesampler.sampling.base import SourceSampler
 from slidesampler.sampling.categories import foreground_classes
 from slidesampler.sampling.grid_axis import Edge, GridAxis, checked_edge, scaled_step
@@ -276,7 +276,7 @@ class GridSource(WindowSource):
 
     # Tables that are made again where needed ---------------------------------------------------------------
 
-    @cached_property
+    @lazy_property
     def _table(self) -> _GridTable:
         ids = self._images.ids(self.sampler)
         lengths, extents = image_sizes(self.sampler, ids), self.shape.extents(self.sampler, ids)
@@ -291,18 +291,18 @@ class GridSource(WindowSource):
         ]
         return _GridTable(ids, axes, {image_id: place for place, image_id in enumerate(ids)})
 
-    @cached_property
+    @lazy_property
     def _filter_keeps_all(self) -> bool:
         return self._filter.keeps_all and self._packed is None
 
-    @cached_property
+    @lazy_property
     def _kept(self) -> KeptPositions:
         table = self._table
         if self._packed is not None:
             return KeptPositions.unpack([(y.windows, x.windows) for y, x in table.axes], self._packed)
         return self._filter.kept(self.sampler, table.ids, table.axes)
 
-    @cached_property
+    @lazy_property
     def _stops(self) -> list[int]:
         """Index after the last window of each image."""
         if not self._filter_keeps_all:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Iterator, Mapping
-from functools import cached_property
 from itertools import count, islice
 from typing import Any, NamedTuple
 
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from slidesampler.errors import NegativesExhaustedError, SamplingError
 from slidesampler.foreground import ForegroundIndex
 from slidesampler.geometry import Window
+from slidesampler.lazy import lazy_property
 from slidesampler.rng import Draws
 from slidesampler.sampling.base import SourceSampler
 from slidesampler.sampling.categories import Words, foreground_classes
@@ -319,15 +319,15 @@ class NegativeSource(WindowSource):
             )
         return left
 
-    @cached_property
+    @lazy_property
     def _choice(self) -> WeightedChoice:
         return WeightedChoice(self._table.weights, "image")
 
-    @cached_property
+    @lazy_property
     def _judge(self) -> NegativeJudge:
         return NegativeJudge(self.sampler, self._table.foreground, self.limits)
 
-    @cached_property
+    @lazy_property
     def _table(self) -> _ImageTable:
         ids, index = self._images.ids(self.sampler), self.sampler.foreground
         rows = np.array([index.row(image_id) for image_id in ids], np.int64)

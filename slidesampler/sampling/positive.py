@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Mapping
-from functools import cached_property
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from slidesampler.errors import SamplingError, TargetError
 from slidesampler.geometry import Window
+from slidesampler.lazy import lazy_property
 from slidesampler.rng import Draws
 from slidesampler.sampling.base import SourceSampler
 from slidesampler.sampling.categories import Words, foreground_categories, foreground_classes
@@ -194,7 +194,7 @@ class PositiveSource(CenteredSource):
             category_id=place.category_id,
         )
 
-    @cached_property
+    @lazy_property
     def _table(self) -> _PositiveTable:
         weighed = self._slide_rule.over(self.sampler, self._ids, self._areas())
         objects = self._objects(weighed.weights > 0)

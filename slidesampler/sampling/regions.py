@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Mapping
-from functools import cached_property
 from itertools import pairwise
 from typing import Literal, TypeAlias, get_args
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from slidesampler.errors import SamplingError, TargetError
 from slidesampler.geometry import Window
+from slidesampler.lazy import lazy_property
 from slidesampler.rng import Draws
 from slidesampler.sampling.base import SourceSampler, TargetSource
 from slidesampler.sampling.pairs import checked_pair
@@ -297,14 +297,14 @@ class RestrictedSource(TablesMadeAnew):
             raise TargetError(f"{type(self.source).__name__} has no sampler; give RestrictedSource one")
         return found
 
-    @cached_property
+    @lazy_property
     def _areas(self) -> dict[int, list[tuple[int, int, int, int]]]:
         areas: dict[int, list[tuple[int, int, int, int]]] = {}
         for image_id, (x0, y0, x1, y1) in zip(self._ids.tolist(), self._boxes.tolist(), strict=True):
             areas.setdefault(image_id, []).append((x0, y0, x1, y1))
         return areas
 
-    @cached_property
+    @lazy_property
     def _positions(self) -> list[int]:
         assert self._selected is not None
         found: list[int] = np.flatnonzero(np.unpackbits(self._selected, count=len(self.source))).tolist()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import operator
 import warnings
-from functools import cached_property
 from typing import Literal, NamedTuple, get_args
 
 from slidesampler.errors import SamplingError, TargetError
 from slidesampler.foreground import ForegroundIndex
+from slidesampler.lazy import lazy_property
 from slidesampler.rng import Draws
 from slidesampler.sampling.base import SourceSampler, TargetSource
 from slidesampler.sampling.draw_record import DrawRecord
@@ -249,11 +249,11 @@ class RejectionSource(TablesMadeAnew):
             self._warned.append(True)
             warnings.warn(f"{message}; the last one is given, and further ones without a warning", stacklevel=4)
 
-    @cached_property
+    @lazy_property
     def _index(self) -> ForegroundIndex | None:
         return self.sampler.foreground if self.counts_from == "index" else None
 
-    @cached_property
+    @lazy_property
     def _warned(self) -> list[bool]:
         return []
 

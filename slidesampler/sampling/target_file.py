@@ -14,7 +14,6 @@ import operator
 import os
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slidesampler.errors import SamplingError, SourceMissingError, TargetError
+from slidesampler.lazy import lazy_property
 from slidesampler.target import Target
 
 __all__ = ["TargetFile", "write_jsonl"]
@@ -216,7 +216,7 @@ class TargetFile:
             )
         self._seen = seen
 
-    @cached_property
+    @lazy_property
     def _lines(self) -> _Lines:
         with self._open() as file:
             self._check_same(os.fstat(file.fileno()))

@@ -10,13 +10,13 @@ import operator
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Sequence
-from functools import cached_property
 from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
 
 from slidesampler.errors import TargetError
+from slidesampler.lazy import lazy_property
 from slidesampler.rng import Draws
 from slidesampler.sampling.grid import GridSource
 from slidesampler.sampling.windows import TablesMadeAnew, checked_index
@@ -193,19 +193,19 @@ class _Tiles(TablesMadeAnew, ABC):
             raise IndexError(f"tile {tile} was asked for; image {image_id} has {self._counts[image]}")
         return image
 
-    @cached_property
+    @lazy_property
     def _ids(self) -> tuple[int, ...]:
         return self.grid.image_ids
 
-    @cached_property
+    @lazy_property
     def _places(self) -> dict[int, int]:
         return {image_id: place for place, image_id in enumerate(self._ids)}
 
-    @cached_property
+    @lazy_property
     def _counts(self) -> tuple[int, ...]:
         return self.grid.tile_counts
 
-    @cached_property
+    @lazy_property
     def _starts(self) -> list[int]:
         """Index of each image's first tile in the grid, and its length."""
         return [0, *accumulate(self._counts)]
@@ -276,7 +276,7 @@ class TileMajorTiles(_Tiles):
         """
         return self._order.index_of(self._place(image_id, tile), tile)
 
-    @cached_property
+    @lazy_property
     def _order(self) -> TileMajorOrder:
         return TileMajorOrder(self._counts)
 
@@ -318,7 +318,7 @@ class RandomTilePerImage(_Tiles):
         """
         return bisect_right(self._used, self._place(image_id, 0)) - 1
 
-    @cached_property
+    @lazy_property
     def _used(self) -> list[int]:
         """Positions of the images that have a tile."""
         return [image for image, count in enumerate(self._counts) if count]

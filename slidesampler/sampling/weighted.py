@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Mapping
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from slidesampler.errors import SamplingError, TargetError
 from slidesampler.geometry import Window
+from slidesampler.lazy import lazy_property
 from slidesampler.readers import Reader, ReaderPool
 from slidesampler.rng import Draws
 from slidesampler.sampling.base import SourceSampler
@@ -185,20 +185,20 @@ class WeightedSource(CenteredSource):
         assert self._maps is not None
         return self._maps.open(image, self._names[image])
 
-    @cached_property
+    @lazy_property
     def _names(self) -> list[str]:
         assert self._maps is not None
         return self._maps.names(self._ids)
 
-    @cached_property
+    @lazy_property
     def _pool(self) -> ReaderPool:
         return ReaderPool(self._open, MAX_OPEN)
 
-    @cached_property
+    @lazy_property
     def _looked_at(self) -> dict[int, tuple[WeightMap, MapRows]]:
         return {}
 
-    @cached_property
+    @lazy_property
     def _slides(self) -> WeightedChoice:
         totals: NDArray[Any]
         if self._maps is None:

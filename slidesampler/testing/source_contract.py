@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
-from functools import cached_property, lru_cache, partial
+from functools import lru_cache, partial
 from typing import Any, NoReturn
 
 import numpy as np
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from slidesampler.foreground import ForegroundIndex, ImageIndex, IndexColumns, TissueMask, index_image
 from slidesampler.geometry import Window
+from slidesampler.lazy import lazy_property
 from slidesampler.models import NO_CATEGORY, Asset, ClassMap, ImageRecord
 from slidesampler.resolve import ImageFacts, resolve_target
 from slidesampler.rng import rng_for
@@ -180,18 +181,18 @@ class RectangleSampler:
         mask[:, : mask.shape[1] // 2] = True
         return TissueMask(mask, 8)
 
-    @cached_property
+    @lazy_property
     def _sizes(self) -> NDArray[np.int64]:
         return self._repeat(rng_for(self.seed, stream="sizes").integers(256, 1024, (LAYOUTS, 2)))
 
-    @cached_property
+    @lazy_property
     def _stops(self) -> NDArray[np.int64]:
         return np.cumsum(self._repeat(rng_for(self.seed, stream="counts").integers(0, 5, LAYOUTS)))
 
     def _repeat(self, layouts: NDArray[np.int64]) -> NDArray[np.int64]:
         return layouts[np.arange(self.images) % LAYOUTS]
 
-    @cached_property
+    @lazy_property
     def _shapes(self) -> Shapes:
         counts = np.diff(self._stops, prepend=0)
         n = int(self._stops[-1])

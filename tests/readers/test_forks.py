@@ -180,9 +180,11 @@ def test_readers_on_loan_to_other_threads_are_kept_in_the_child(specs):
     _, spec = specs[0]
     pool = ReaderPool(open_reader)
     leased, release = threading.Event(), threading.Event()
+    borrowed = []
 
     def borrow():
-        with pool.lease(spec):
+        with pool.lease(spec) as reader:
+            borrowed.append(reader)
             leased.set()
             release.wait(PATIENCE_S)
 
@@ -193,8 +195,8 @@ def test_readers_on_loan_to_other_threads_are_kept_in_the_child(specs):
     def child():
         from slidesampler.readers import pool as module
 
-        kept = [reader for inherited in module._INHERITED for reader in inherited.values()]
-        assert [reader.name for reader in kept] == [spec.path]
+        # Pools of other tests may be there too.
+        assert any(borrowed[0] in inherited.values() for inherited in module._INHERITED)
         assert pool.on_loan == 0
 
     status = forked(child)
