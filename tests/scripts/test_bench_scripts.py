@@ -38,6 +38,14 @@ def test_reading_windows(tmp_path):
 
 
 @pytest.mark.slow
+def test_threads_and_processes(tmp_path):
+    printed = run_bench("bench_threads.py", "--size", 1024, "--rounds", 1, "--seconds", 0.2, "--out", tmp_path)
+    for name in ("1 thread", "2 threads", "2 processes"):
+        (line,) = (line for line in printed.splitlines() if line.startswith(f"| {name} |"))
+        assert float(line.split("|")[2]) > 0
+
+
+@pytest.mark.slow
 def test_loaders(tmp_path):
     run_bench("bench_loader.py", "--size", 1024, "--windows", 64, "--rounds", 1, "--out", tmp_path)
     rows = json.loads((tmp_path / "bench_loader.json").read_text())["rows"]
