@@ -39,7 +39,7 @@ from slidesampler import Sampler, Target, Window
 from slidesampler.torch import WindowDataset
 
 gdal.UseExceptions()
-WORKERS = (0, 1, 2)
+WORKERS = (0, 1, 2, 4)
 BLOCK = 4096
 #: Which distribution a reader of MONAI needs.
 MONAI_READERS = {"cucim": "cucim-cu12", "openslide": "openslide-python"}

@@ -50,5 +50,5 @@ def test_loaders(tmp_path):
     run_bench("bench_loader.py", "--size", 1024, "--windows", 64, "--rounds", 1, "--out", tmp_path)
     rows = json.loads((tmp_path / "bench_loader.json").read_text())["rows"]
     ours = [row for row in rows if row["loader"].startswith("WindowDataset")]
-    assert len(ours) == 3
+    assert len(ours) == 4
     assert all(row["windows/s"] > 0 for row in rows)
