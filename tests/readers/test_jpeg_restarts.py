@@ -71,9 +71,14 @@ def test_a_tile_that_ends_shortly_after_a_cell(tmp_path, sampling, width):
             np.testing.assert_array_equal(read(level, window), expected[window.as_slices()])
 
 
+@pytest.mark.parametrize("factors", [0x11, 0x22, 0x41])
 @pytest.mark.parametrize("interval", [1, 2, 3, 6, 12])
-def test_grey_tiles(tmp_path, interval):
+def test_grey_tiles(tmp_path, interval, factors):
+    """Of one component an MCU is a block, whatever sampling factors it says it has (T.81, A.2.2)."""
     data, expected = encode(busy(40, 96)[..., 0], interval)
+    at = data.index(b"\xff\xc0") + 11
+    assert data[at] == 0x11
+    data = data[:at] + bytes([factors]) + data[at + 1 :]
     _, level = one_tile(tmp_path / "a", data, 40, 96, 1, JPEG)
     for y, x in itertools.product(range(0, 40, 3), range(0, 96, 5)):
         window = Window(y, x, 40 - y, 96 - x)
