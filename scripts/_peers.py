@@ -45,6 +45,18 @@ def batch_of(places: Places) -> NDArray[np.uint8]:
     return np.empty((len(places), WINDOW, WINDOW, 3), np.uint8)
 
 
+def copies_of(array: Any) -> Read:
+    """Return what copies slices of an array into one batch."""
+
+    def read(places: Places) -> Any:
+        out = batch_of(places)
+        for slot, (y, x) in zip(out, places, strict=True):
+            slot[:] = array[y : y + WINDOW, x : x + WINDOW]
+        return out
+
+    return read
+
+
 def gdal_read(path: str) -> Read:
     dataset = gdal.Open(path)
 
@@ -145,15 +157,7 @@ def zarr_read(path: str) -> Read:
     import tifffile
     import zarr
 
-    array: Any = zarr.open(tifffile.imread(path, aszarr=True, level=0), mode="r")
-
-    def read(places: Places) -> Any:
-        out = batch_of(places)
-        for slot, (y, x) in zip(out, places, strict=True):
-            slot[:] = array[y : y + WINDOW, x : x + WINDOW]
-        return out
-
-    return read
+    return copies_of(zarr.open(tifffile.imread(path, aszarr=True, level=0), mode="r"))
 
 
 def tifffile_read(path: str) -> Read:
@@ -207,15 +211,7 @@ def memmap_read(path: str) -> Read:
 
 def memmap_stacked(path: str) -> Read:
     """Bare limit for a batch from npy: the same slices, copied into one array."""
-    array = np.load(path, mmap_mode="r")
-
-    def read(places: Places) -> Any:
-        out = batch_of(places)
-        for slot, (y, x) in zip(out, places, strict=True):
-            slot[:] = array[y : y + WINDOW, x : x + WINDOW]
-        return out
-
-    return read
+    return copies_of(np.load(path, mmap_mode="r"))
 
 
 #: cuCIM ends the process where it meets a codec that it does not know on the CPU, so it is told here.

@@ -147,19 +147,18 @@ class SampleLoader:
         assert target.size is not None
         source = self.sources.get(target.image_id)
         found = self._read_at_once(target, source, wanted)
+        if found is None or wanted.annots or wanted.instances:
+            # Once: what it computes of the lattice serves pixels, mask and instances.
+            view = View(target.window, target.size, source.shape[:2])
         if found is None:
-            view = self.view(target)[1]
             image, valid = self.read_pixels(target, source, view)
             mask = self.layers.mask(source, view, valid) if wanted.mask else None
         else:
             image, valid, mask = found
         if target.nodata is not None:
             set_nodata(target.nodata, image, valid)
-        annots = instances = None
-        if wanted.annots or wanted.instances:
-            view = self.view(target)[1]
-            annots = self.layers.annots(source, view, wanted.visible_threshold) if wanted.annots else None
-            instances = self.layers.instances(source, view, valid) if wanted.instances else None
+        annots = self.layers.annots(source, view, wanted.visible_threshold) if wanted.annots else None
+        instances = self.layers.instances(source, view, valid) if wanted.instances else None
         transform = relative_transform(target.window, target.size)
         return Sample(image, mask, valid, annots, target, transform, instances)
 

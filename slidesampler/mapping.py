@@ -12,12 +12,13 @@ import mmap
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["map_file", "map_npy"]
+__all__ = ["map_file", "map_npy", "open_npy"]
 
 
 def map_file(descriptor: int, size: int) -> NDArray[np.uint8]:
@@ -64,6 +65,21 @@ def map_npy(file: BinaryIO) -> NDArray[Any]:
     if dtype.hasobject or size != start + math.prod(shape) * dtype.itemsize:
         raise ValueError(f"{file.name} has {size} bytes, which are not those of {dtype} {shape}")
     return map_file(file.fileno(), size)[start:].view(dtype).reshape(shape, order="F" if fortran_order else "C")
+
+
+def open_npy(path: Path, map_from_bytes: int) -> NDArray[Any]:
+    """Return the array in a ``.npy`` file, read-only: mapped, or read where the file is smaller than that.
+
+    Raises
+    ------
+    OSError, ValueError
+        As :func:`map_npy` does; also if there is no such file.
+    """
+    with path.open("rb") as file:
+        large = os.fstat(file.fileno()).st_size >= map_from_bytes
+        array: NDArray[Any] = map_npy(file) if large else np.lib.format.read_array(file, allow_pickle=False)
+    array.setflags(write=False)
+    return array
 
 
 def _calls() -> tuple[Callable[..., int], Callable[..., int]] | None:

@@ -42,9 +42,6 @@ typedef struct {
     Failure *failure;
 } Batch;
 
-static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-static int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
-
 /* --- copies --------------------------------------------------------------------------------------------- */
 
 /* Copies `count` units of `size` bytes; a size known to the compiler is a move and not a call. */

@@ -56,6 +56,9 @@ typedef struct {
 /* What a thread needs to decode: kept from tile to tile. */
 typedef struct Decoder Decoder;
 
+static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
+
 /* Returns what is wrong with a level, or NULL. rows and columns of tiles are set here. */
 const char *check_level(Level *level);
 

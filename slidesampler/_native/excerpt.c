@@ -27,8 +27,6 @@ typedef struct {
     uint8_t *size;                                    /* where height and width are written in the copy */
 } Frame;
 
-static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-static int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 static int64_t over(int64_t a, int64_t b) { return (a + b - 1) / b; }
 static int word(const uint8_t *at) { return at[0] << 8 | at[1]; }
 

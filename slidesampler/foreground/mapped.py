@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from slidesampler.mapping import map_npy
+from slidesampler.mapping import open_npy
 
 __all__ = ["map_arrays", "write_arrays"]
 
@@ -44,10 +44,7 @@ def map_arrays(folder: Path, described: Mapping[str, Any]) -> dict[str, NDArray[
     found = {}
     for name, (dtype, shape) in described.items():
         path = folder / f"{name}.npy"
-        with open(path, "rb") as file:
-            large = path.stat().st_size >= _MAP_FROM_BYTES
-            array = map_npy(file) if large else np.lib.format.read_array(file, allow_pickle=False)
-        array.setflags(write=False)
+        array = open_npy(path, _MAP_FROM_BYTES)
         if array.dtype.str != dtype or list(array.shape) != shape:
             raise ValueError(f"{path} holds {array.dtype.str} {array.shape}, recorded was {dtype} {shape}")
         found[name] = array

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from slidesampler.errors import ManifestError
 from slidesampler.manifest.columns import Columns, checksum_of, flatten, frozen, unflatten
-from slidesampler.mapping import map_npy
+from slidesampler.mapping import open_npy
 
 __all__ = ["PICKLED", "default_snapshot_dir", "is_intact", "open_shared", "open_snapshot", "save_snapshot"]
 
@@ -165,9 +165,7 @@ def _damaged(path: Path, problem: str) -> ManifestError:
 
 def _read(folder: Path, name: str, dtype: str, shape: list[int]) -> NDArray[Any]:
     path = folder / f"{name}.npy"
-    with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        array = map_npy(file) if size >= _MAP_FROM_BYTES else np.lib.format.read_array(file)
+    array = open_npy(path, _MAP_FROM_BYTES)
     if array.dtype.str != dtype or list(array.shape) != shape:
         raise ValueError(f"{path.name} holds {array.dtype.str} {array.shape}, recorded was {dtype} {shape}")
     return array
